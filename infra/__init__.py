@@ -1,0 +1,1 @@
+"""Infrastructure of Twins on Azure, and its checks."""

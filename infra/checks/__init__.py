@@ -1,0 +1,1 @@
+"""Checks of the Bicep templates that need no Azure and no Bicep compiler."""

@@ -1,0 +1,30 @@
+// To try the service out: one small server of each kind, reachable from the internet with a token.
+using './main.bicep'
+
+param network = 'public'
+param operatorAddress = readEnvironmentVariable('TWINS_OPERATOR_ADDRESS', '')
+param operatorObjectId = readEnvironmentVariable('TWINS_OPERATOR_OBJECT_ID', '')
+param operatorName = readEnvironmentVariable('TWINS_OPERATOR_NAME', '')
+param alertEmail = readEnvironmentVariable('TWINS_ALERT_EMAIL', 'operators@example.com')
+param githubRepository = readEnvironmentVariable('TWINS_GITHUB_REPOSITORY', '')
+
+param postgresSku = 'Standard_B2s'
+param postgresTier = 'Burstable'
+param postgresStorageGb = 32
+param postgresBackupDays = 7
+param documentDbTier = 'M10'
+param documentDbStorageGb = 32
+param highAvailability = false
+
+param alwaysReadyInstances = 1
+param maximumInstances = 40
+param requestsPerInstance = 32
+param postgresPoolMax = 8
+
+param jwtAudience = ''
+param jwtIssuer = ''
+
+// Set for the first deployment and to rotate, by `python infra/new_secrets.py`; else the vault keeps its own.
+param jwtSecret = readEnvironmentVariable('TWINS_JWT_SECRET', '')
+param digestKey = readEnvironmentVariable('TWINS_DIGEST_KEY', '')
+param receiptKey = readEnvironmentVariable('TWINS_RECEIPT_KEY', '')

@@ -1,0 +1,28 @@
+// Production: everything closed to the internet, a standby of each store in another zone.
+using './main.bicep'
+
+param network = 'private'
+param publicUrl = readEnvironmentVariable('TWINS_PUBLIC_URL', '')
+param alertEmail = readEnvironmentVariable('TWINS_ALERT_EMAIL', 'operators@example.com')
+param githubRepository = readEnvironmentVariable('TWINS_GITHUB_REPOSITORY', '')
+
+param postgresSku = 'Standard_D4ds_v5'
+param postgresTier = 'GeneralPurpose'
+param postgresStorageGb = 128
+param postgresBackupDays = 35
+param documentDbTier = 'M30'
+param documentDbStorageGb = 128
+param highAvailability = true
+
+param alwaysReadyInstances = 2
+param maximumInstances = 100
+param requestsPerInstance = 32
+param postgresPoolMax = 10
+
+param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
+param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')
+
+// Set for the first deployment and to rotate, by `python infra/new_secrets.py`; else the vault keeps its own.
+param jwtSecret = readEnvironmentVariable('TWINS_JWT_SECRET', '')
+param digestKey = readEnvironmentVariable('TWINS_DIGEST_KEY', '')
+param receiptKey = readEnvironmentVariable('TWINS_RECEIPT_KEY', '')

@@ -1,0 +1,44 @@
+"""MongoDB collections, validators and indexes, as they should be; applied again and again alike."""
+
+from typing import Any
+
+from pymongo import ASCENDING, MongoClient
+from pymongo.errors import CollectionInvalid
+
+COLLECTIONS: dict[str, dict[str, Any]] = {
+    "personas": {
+        # Azure DocumentDB's validators know a subset of JSON Schema: enum, additionalProperties,
+        # anyOf and their like fail there when the validator is created.
+        "validator": {
+            "$jsonSchema": {
+                "bsonType": "object",
+                "required": ["_id", "twin_id", "persona", "extensions", "created_at"],
+                "properties": {
+                    "_id": {"bsonType": "binData"},
+                    "twin_id": {"bsonType": "binData"},
+                    "persona": {"bsonType": "object"},
+                    "extensions": {"bsonType": "string", "maxLength": 262_144},
+                    "created_at": {"bsonType": "date"},
+                },
+            }
+        },
+        "indexes": {"twin_id_1": [("twin_id", ASCENDING)], "created_at_1": [("created_at", ASCENDING)]},
+    }
+}
+
+
+def ensure(uri: str, database_name: str) -> None:
+    """Create each collection, or change its validator and indexes to what `COLLECTIONS` says."""
+    with MongoClient[dict[str, Any]](uri, timeoutMS=30_000, w="majority") as client:
+        database = client[database_name]
+        for name, wanted in COLLECTIONS.items():
+            try:
+                database.create_collection(name, validator=wanted["validator"])
+            except CollectionInvalid:  # it exists
+                database.command("collMod", name, validator=wanted["validator"])
+            collection = database[name]
+            for index, keys in wanted["indexes"].items():
+                collection.create_index(keys, name=index)
+            for index in collection.index_information():
+                if index != "_id_" and index not in wanted["indexes"]:
+                    collection.drop_index(index)

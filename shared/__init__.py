@@ -1,0 +1,1 @@
+"""What any service of this kind needs; it knows nothing of twins."""

@@ -1,0 +1,149 @@
+"""The PostgreSQL pool: opened once, lazily; its failures become 503; the only asyncpg site."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import asyncpg
+
+from shared.errors import Unavailable
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+type Connection = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+type Record = asyncpg.Record
+
+CheckViolationError = asyncpg.CheckViolationError
+
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,  # "connection is closed", "pool is closing"
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement cancelled
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.InternalClientError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
+)
+
+
+_POLL = 0.01
+
+
+async def _no_reset(connection: Connection) -> None:
+    """Skip asyncpg's reset query, one round trip a request: no session state is ever set.
+
+    asyncpg still rolls back an open transaction by itself.
+    """
+
+
+async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
+    """Wait for a connection; where none can be opened, for one of those that are open and busy.
+
+    asyncpg fails at once when it may open another and cannot: the server has no place for more, or
+    nobody gives out a token to sign in with. Requests go on with the connections there are.
+    """
+    while True:
+        try:
+            return await pool.acquire()
+        except (*_LOST, Unavailable):
+            if pool.get_size() == 0:
+                raise
+            await asyncio.sleep(_POLL)
+
+
+class Password(Protocol):
+    """Gives out the password of a new connection, and waits for it or not; raises `Unavailable`."""
+
+    async def __call__(self, *, wait: bool) -> str:
+        """Return it."""
+
+
+class Postgres:
+    """A pool of connections to one database.
+
+    Nothing is opened before the first use: Azure Functions starts an ASGI lifespan once for each
+    concurrent first request and never ends it, so a pool cannot live there.
+    """
+
+    def __init__(self, settings: Settings, password: Password | None = None) -> None:
+        self._settings = settings
+        self._password = password
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._opening:
+            if self._pool is None:
+                settings = self._settings
+                options: dict[str, Any] = {} if self._password is None else {"password": self._sign_in}
+                self._pool = await asyncpg.create_pool(
+                    settings.postgres_dsn.get_secret_value(),
+                    min_size=settings.postgres_pool_min,
+                    max_size=settings.postgres_pool_max,
+                    max_inactive_connection_lifetime=settings.postgres_pool_idle,
+                    timeout=settings.postgres_connect_timeout,
+                    command_timeout=settings.postgres_command_timeout,
+                    statement_cache_size=settings.postgres_statement_cache,
+                    reset=_no_reset,
+                    **options,
+                )
+            return self._pool
+
+    async def _sign_in(self) -> str:
+        assert self._password is not None  # noqa: S101 - the pool has this only where there is one
+        # Whoever could have a live connection soon does not wait for a token.
+        return await self._password(wait=self._pool is None or self._pool.get_size() == 0)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection; each statement on it commits by itself.
+
+        Raises:
+            Unavailable: no connection became free in time, or the server does not answer.
+        """
+        try:
+            pool = self._pool or await self._open()
+            async with asyncio.timeout(self._settings.postgres_acquire_timeout):
+                connection = await _acquire(pool)
+        except _LOST as error:
+            raise self._unavailable(error) from error
+        try:
+            yield connection
+        except _LOST as error:
+            # A server that hangs would also hang the cancellation that asyncpg waits for on release.
+            connection.terminate()
+            raise self._unavailable(error) from error
+        finally:
+            await pool.release(connection)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a READ COMMITTED transaction, committed at the end of the block.
+
+        Raises:
+            Unavailable: as `connection`; the transaction may or may not have been committed.
+        """
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def ping(self) -> None:
+        """Run `SELECT 1`; raises `Unavailable` where that does not work."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+    async def close(self) -> None:
+        """Close every connection; the next use opens a new pool."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    @staticmethod
+    def _unavailable(error: BaseException) -> Unavailable:
+        # asyncpg's texts can carry row values, so only the class is logged.
+        logger.warning("PostgreSQL is unavailable", extra={"error": type(error).__name__})
+        return Unavailable("The database does not answer in time.")

@@ -1,0 +1,90 @@
+"""Entity tags and the headers that compare them (RFC 9110 §13)."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import PreconditionFailed, ValidationFailed
+from shared.preconditions import check_if_match, etag, is_not_modified
+
+TAG = etag("twin", 3)
+
+
+def allows(if_match: str | None, current: str | None = TAG) -> bool:
+    try:
+        check_if_match(if_match, current)
+    except PreconditionFailed:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("header", [None, "*", " * ", TAG, f'"x", {TAG}', f'W/"x" ,{TAG}', f'"a,b",{TAG},"c"'])
+def test_if_match_allows_the_current_tag_anywhere_in_the_list(header: str | None) -> None:
+    assert allows(header)
+
+
+@pytest.mark.parametrize("header", ['"x"', f"W/{TAG}", f'"{TAG[1:-1]}x"', '""', '"*"', '"x", "y"'])
+def test_if_match_refuses_other_and_weak_tags(header: str) -> None:
+    assert not allows(header)
+
+
+def test_nothing_matches_what_does_not_exist() -> None:
+    assert allows(None, None)
+    assert not allows("*", None)
+    assert not allows(TAG, None)
+
+
+@pytest.mark.parametrize("header", ["*", TAG, f"W/{TAG}", f'"x", W/{TAG}', f' {TAG} , "x"'])
+def test_if_none_match_compares_weakly(header: str) -> None:
+    assert is_not_modified(header, TAG)
+
+
+@pytest.mark.parametrize("header", [None, '"x"', 'W/"x"', '"x", "y"', '""'])
+def test_another_tag_is_modified(header: str | None) -> None:
+    assert not is_not_modified(header, TAG)
+
+
+MALFORMED = [
+    "",
+    " ",
+    ",",
+    "x",
+    "twin.3",
+    "'x'",
+    '"x',
+    'x"',
+    '"x" "y"',
+    '"x",',
+    ',"x"',
+    'w/"x"',
+    'W/ "x"',
+    '*, "x"',
+    "**",
+]
+
+
+@pytest.mark.parametrize("header", MALFORMED)
+def test_what_is_no_list_of_tags_is_refused_not_ignored(header: str) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        check_if_match(header, TAG)
+    assert refused.value.members["errors"][0]["header"] == "If-Match"
+    with pytest.raises(ValidationFailed):
+        is_not_modified(header, TAG)
+
+
+@given(st.text(st.characters(max_codepoint=255), max_size=40))
+def test_any_header_has_an_answer_at_once(header: str) -> None:
+    for judge in (check_if_match, is_not_modified):
+        with contextlib.suppress(PreconditionFailed, ValidationFailed):
+            judge(header, TAG)
+
+
+def test_a_long_list_that_is_malformed_at_its_end_takes_linear_time() -> None:
+    with pytest.raises(ValidationFailed):
+        check_if_match('"x" , ' * 10_000 + "x", TAG)
+
+
+def test_tags_of_different_parts_differ() -> None:
+    assert len({etag(1, "live"), etag(1, "off"), etag(11, "off"), etag("persona", 1)}) == 4

@@ -1,0 +1,97 @@
+"""What is exported: spans of requests and both stores, log fields, counters; and nothing personal."""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from devstack.local import ROOT
+from tests.conftest import token
+
+CONNECTION = "InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint=https://127.0.0.1:9/"
+
+
+@pytest.fixture(scope="module")
+def bearer() -> str:
+    return token("person@example.com")
+
+
+@pytest.fixture(scope="module")
+def exported(environment: dict[str, str], bearer: str) -> dict[str, Any]:
+    """Everything that a process with telemetry exported while it was used."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.shared.exported_telemetry", bearer],
+        env=os.environ
+        | environment
+        | {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "LOG_NAMES": "false", "LOG_LEVEL": "DEBUG"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(run.stdout)
+    return found
+
+
+def points(exported: dict[str, Any], name: str) -> dict[str, float]:
+    """Return a metric's values by its attribute values."""
+    return {
+        "".join(point["attributes"].values()): point["value"]
+        for resource in exported["metrics"]["resource_metrics"]
+        for scope in resource["scope_metrics"]
+        for metric in scope["metrics"]
+        if metric["name"] == name
+        for point in metric["data"]["data_points"]
+    }
+
+
+def test_requests_and_both_stores_have_spans_of_one_trace(exported: dict[str, Any]) -> None:
+    spans = exported["spans"]
+    put = next(span for span in spans if span["name"] == "PUT /api/v1/twins/{twin_id}/persona")
+    systems = {
+        span["attributes"].get("db.system") or span["attributes"].get("db.system.name")
+        for span in spans
+        if span["context"]["trace_id"] == put["context"]["trace_id"] and span is not put
+    }
+
+    assert systems >= {"postgresql", "mongodb"}
+    assert put["attributes"]["http.response.status_code"] == 200
+
+
+def test_log_fields_are_attributes(exported: dict[str, Any]) -> None:
+    created = next(log for log in exported["logs"] if log["body"] == "Twin created")
+
+    assert set(created["attributes"]) >= {"request_id", "owner", "twin_id", "twin_name"}
+
+
+def test_decisions_and_transitions_are_counted(exported: dict[str, Any]) -> None:
+    assert points(exported, "twins.decisions") == {"granted": 1, "withdrawn": 1}
+    assert points(exported, "twins.consents") == {"given": 1, "withdrawn": 1, "erased": 1}
+    assert points(exported, "twins.outbox.dead") == {"": 0}
+    assert points(exported, "twins.outbox.age")[""] >= 0
+
+
+def test_nothing_exported_is_personal_or_secret(exported: dict[str, Any], bearer: str) -> None:
+    everything = json.dumps(exported)
+
+    for secret in ("Zebulon", "secret", "person@example.com", bearer, bearer.rpartition(".")[2]):
+        assert secret not in everything
+
+
+def test_without_configuration_no_sdk_is_imported(environment: dict[str, str]) -> None:
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import function_app, sys; print(*(m for m in sys.modules if 'opentelemetry.sdk' in m))",
+        ],
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == ""

@@ -1,0 +1,1 @@
+"""The product: one folder a resource, the same file names in each."""
