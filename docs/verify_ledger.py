@@ -1,40 +1,41 @@
 """Verify an exported ledger with the standard library alone: `python verify_ledger.py FILE …`.
 
-Each FILE is a page of the ledger, in order; or one is the payload of an erasure certificate.
+The files are the pages of one ledger, in order; or the one is the payload of an erasure certificate.
 """
 
 import hashlib
 import json
 import sys
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 
-def first_flaw(events: list[dict[str, Any]], head: str) -> str | None:
-    """Return what is wrong with the first event of a twin that is not as it was written."""
-    followers = [event["prev_hash"] for event in events[1:]] + [head]
-    for place, (event, follower) in enumerate(zip(events, followers, strict=True), 1):
-        if event["seq"] != place or (place == 1 and event["prev_hash"] != "0" * 64):
-            return f"event {place} is missing or not the one that was written"
-        text = json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        if hashlib.sha256(text.encode()).hexdigest() != follower:
-            return f"event {place} is not as it was written, or what came after it is missing"
-    return None
+def flaw(items: list[dict[str, Any]], seq: int, head: str) -> str | None:
+    """Return what is wrong with one twin's events, which have to end with the number and hash of its head."""
+    before = "0" * 64
+    for place, item in enumerate(items, 1):
+        text = json.dumps(item["event"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if item["event"]["seq"] != place:
+            return f"event {place} is missing"
+        if item.get("hash", digest) != digest:
+            return f"event {place} is not as it was written"
+        if item["event"]["prev_hash"] != before:
+            return f"event {place} does not follow event {place - 1}"
+        before = digest
+    return None if (len(items), before) == (seq, head) else f"it does not end with event {seq}, {head}"
 
 
-def main(*files: str) -> str | None:
-    """Return what is wrong with the files, or None."""
-    pages = [json.loads(Path(file).read_text(encoding="utf-8")) for file in files]
-    items = [item for page in pages for item in page.get("items", [])]
-    events = [item["event"] for item in items] or pages[0]["events"]
-    heads = {item["event"]["twin_id"]: item["hash"] for item in items}  # of each twin, the last
-    heads |= {ledger["twin_id"]: ledger["head"] for ledger in pages[0].get("ledgers", [])}
-    for twin_id, group in groupby(events, key=lambda event: event["twin_id"]):
-        if flaw := first_flaw(list(group), heads[twin_id]):
-            return f"{twin_id}: {flaw}"
+def main(pages: list[dict[str, Any]]) -> str | None:
+    """Return what is wrong, or print the head of each ledger, to be compared with those that were kept."""
+    items = [item for page in pages for item in page.get("items") or [{"event": e} for e in page.get("events") or []]]
+    ends = [{"twin_id": i["event"]["twin_id"], "seq": len(items), "head": i.get("hash")} for i in items[-1:]]
+    for twin_id, seq, head in (ledger.values() for ledger in pages[0].get("ledgers", ends)):
+        if found := flaw([item for item in items if item["event"]["twin_id"] == twin_id], seq, head):
+            return f"{twin_id}: {found}"
+        sys.stdout.write(f"{twin_id}: {seq} events, head {head}\n")
     return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main([json.loads(Path(file).read_text(encoding="utf-8")) for file in sys.argv[1:]]))

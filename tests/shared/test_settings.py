@@ -9,7 +9,13 @@ from pydantic import SecretStr
 from shared.settings import ConfigurationError, Settings, load
 
 KEY = "k" * 32
-GOOD = {"POSTGRES_DSN": "postgresql://x", "MONGODB_URI": "mongodb://x", "JWT_SECRETS": KEY, "DIGEST_KEY": "d" * 32}
+GOOD = {
+    "POSTGRES_DSN": "postgresql://x",
+    "MONGODB_URI": "mongodb://x",
+    "JWT_SECRETS": KEY,
+    "DIGEST_KEY": "d" * 32,
+    "RECEIPT_KEYS": "{}",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +27,9 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def loaded(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> Settings:
     for name, value in (GOOD | changes).items():
-        if value is not None:
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
             monkeypatch.setenv(name, value)
     return load()
 
@@ -30,7 +38,7 @@ def values(secrets: tuple[SecretStr, ...]) -> list[str]:
     return [secret.get_secret_value() for secret in secrets]
 
 
-def test_four_settings_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_five_settings_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = loaded(monkeypatch)
 
     assert values(settings.jwt_secrets) == [KEY]
@@ -50,7 +58,10 @@ def test_every_missing_setting_is_named_at_once() -> None:
 def test_some_source_of_keys_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="JWT_SECRETS or KEY_VAULT_URL"):
         loaded(monkeypatch, JWT_SECRETS=None)
-    assert loaded(monkeypatch, JWT_SECRETS=None, KEY_VAULT_URL="https://v.vault.azure.net").jwt_secrets == ()
+    with pytest.raises(ConfigurationError, match="RECEIPT_KEYS or KEY_VAULT_URL"):
+        loaded(monkeypatch, RECEIPT_KEYS=None)
+    vault = loaded(monkeypatch, JWT_SECRETS=None, RECEIPT_KEYS=None, KEY_VAULT_URL="https://v.vault.azure.net")
+    assert (vault.jwt_secrets, vault.receipt_keys) == ((), None)
 
 
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:

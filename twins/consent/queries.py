@@ -27,12 +27,18 @@ _CONSENT = f"""
 async def select_decision(
     connection: Connection, twin_id: UUID, purpose: str, owner: str, any_owner: bool
 ) -> Record | None:
-    """Return the gate's answer for a twin that the caller may ask about."""
+    """Return the gate's answer for a twin that the caller may ask about.
+
+    The limit changes no answer. Without it the planner, which multiplies how common the twin and how
+    common the purpose are, expects thousands of rows of a twin with many consents, and reads them all.
+    """
     return await connection.fetchrow(
         """
         SELECT d.consent_id, d.expires_at, coalesce(d.reason, 'no_consent') AS reason,
                statement_timestamp() AS evaluated_at
-        FROM twins t LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = $2
+        FROM twins t LEFT JOIN LATERAL (
+            SELECT consent_id, expires_at, reason FROM decisions WHERE twin_id = t.id AND purpose = $2 LIMIT 1
+        ) d ON true
         WHERE t.id = $1 AND (t.owner = $3 OR $4 AND t.erased_at IS NULL)
         """,
         twin_id,
@@ -52,7 +58,10 @@ async def select_decisions(
                CASE WHEN t.id IS NULL THEN 'not_found' ELSE coalesce(d.reason, 'no_consent') END AS reason
         FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS asked (twin_id, purpose, place)
         LEFT JOIN twins t ON t.id = asked.twin_id AND (t.owner = $3 OR $4 AND t.erased_at IS NULL)
-        LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = asked.purpose
+        LEFT JOIN LATERAL (
+            SELECT consent_id, expires_at, reason FROM decisions
+            WHERE twin_id = t.id AND purpose = asked.purpose LIMIT 1
+        ) d ON true
         ORDER BY asked.place
         """,
         twin_ids,
@@ -233,9 +242,15 @@ async def select_general(connection: Connection, twin_id: UUID) -> Record | None
 
 
 async def select_head(connection: Connection, twin_id: UUID, owner: str) -> Record | None:
-    """Return the head of a twin's ledger."""
+    """Return the head of a twin's ledger, and the `seq` of the last entry that there is (0: none)."""
     return await connection.fetchrow(
-        "SELECT ledger_seq, ledger_hash FROM twins WHERE id = $1 AND owner = $2", twin_id, owner
+        """
+        SELECT ledger_seq, ledger_hash,
+               coalesce((SELECT max(seq) FROM consent_events e WHERE e.twin_id = t.id), 0) AS last_seq
+        FROM twins t WHERE id = $1 AND owner = $2
+        """,
+        twin_id,
+        owner,
     )
 
 

@@ -361,7 +361,7 @@ async def verify(ctx: Context, user: CurrentUser, twin_id: UUID) -> Verification
         if not chunk:
             break
         flaw = await asyncio.to_thread(verifier.check, chunk)
-    flaw = flaw or verifier.finish(head["ledger_seq"], head["ledger_hash"])
+    flaw = flaw or verifier.finish(head["ledger_seq"], head["ledger_hash"], head["last_seq"])
     if flaw is not None:
         logger.error("Ledger is broken", extra={"seq": flaw.seq, "reason": flaw.reason})
     return Verification(
