@@ -1,7 +1,4 @@
-"""Verify an exported ledger with the standard library alone: `python verify_ledger.py FILE …`.
-
-The files are the pages of one ledger, in order; or the one is the payload of an erasure certificate.
-"""
+"""Verify pages of a ledger, or an erasure certificate's payload, with Python alone: `verify_ledger.py FILE …`."""
 
 import hashlib
 import json
@@ -29,11 +26,12 @@ def flaw(items: list[dict[str, Any]], seq: int, head: str) -> str | None:
 def main(pages: list[dict[str, Any]]) -> str | None:
     """Return what is wrong, or print the head of each ledger, to be compared with those that were kept."""
     items = [item for page in pages for item in page.get("items") or [{"event": e} for e in page.get("events") or []]]
-    ends = [{"twin_id": i["event"]["twin_id"], "seq": len(items), "head": i.get("hash")} for i in items[-1:]]
-    for twin_id, seq, head in (ledger.values() for ledger in pages[0].get("ledgers", ends)):
-        if found := flaw([item for item in items if item["event"]["twin_id"] == twin_id], seq, head):
-            return f"{twin_id}: {found}"
-        sys.stdout.write(f"{twin_id}: {seq} events, head {head}\n")
+    end = [{"twin_id": i["event"]["twin_id"], "seq": len(items), "head": i.get("hash")} for i in items[-1:]]
+    for ledger in pages[0].get("ledgers", end):
+        own = [item for item in items if item["event"]["twin_id"] == ledger["twin_id"]]
+        if found := flaw(own, ledger["seq"], ledger["head"]):
+            return f"{ledger['twin_id']}: {found}"
+        sys.stdout.write(f"{ledger['twin_id']}: {ledger['seq']} events, head {ledger['head']}\n")
     return None
 
 

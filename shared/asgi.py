@@ -100,15 +100,18 @@ class Shell:
             if not status:
                 response = InternalError("The server failed.").response(scope["path"])
                 await response(scope, receive, send_whole)
-        logger.info(
-            "Request",
-            extra={
-                "method": scope["method"],
-                "route": _route(scope),
-                "status": status,
-                "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
-            },
-        )
+        if logger.isEnabledFor(logging.INFO):
+            _log(scope, status, time.perf_counter() - started_at)
+
+
+def _log(scope: Scope, status: int, seconds: float) -> None:
+    extra = {
+        "method": scope["method"],
+        "route": _route(scope),
+        "status": status,
+        "duration_ms": round(seconds * 1000, 2),
+    }
+    logger.info("Request", extra=extra)
 
 
 def _request_id(scope: Scope) -> str:
@@ -120,14 +123,15 @@ def _request_id(scope: Scope) -> str:
 
 
 def _headers(message: Message, request_id: str) -> list[tuple[bytes, bytes]]:
-    merged: dict[bytes, bytes] = {b"x-request-id": request_id.encode()}
+    found = _SECURITY_HEADERS | {b"x-request-id": request_id.encode()}
+    set_before = set()
     for name, value in message.get("headers", ()):
-        key, clean = name.lower(), value.decode("latin-1").encode("ascii", "replace")
+        key = name.lower()
+        clean = value if value.isascii() else value.decode("latin-1").encode("ascii", "replace")
         # RFC 9110 §5.3: a list-based field may be combined; no answer of ours sets a cookie.
-        merged[key] = merged[key] + b", " + clean if key in merged else clean
-    for name, value in _SECURITY_HEADERS.items():
-        merged.setdefault(name, value)
-    return list(merged.items())
+        found[key] = found[key] + b", " + clean if key in set_before else clean
+        set_before.add(key)
+    return list(found.items())
 
 
 def _route(scope: Scope) -> str:

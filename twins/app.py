@@ -78,9 +78,10 @@ def create_app(settings: Settings | None = None) -> Shell:
     )
     app.state.context = context
     add_handlers(app)
+    # In the order of how often they are asked for, since a path is matched against one after another.
     for router in (
-        twin.router,
         consent.router,
+        twin.router,
         persona.router,
         erasure.router,
         consent.keys_router,

@@ -361,7 +361,9 @@ async def verify(ctx: Context, user: CurrentUser, twin_id: UUID) -> Verification
         if not chunk:
             break
         flaw = await asyncio.to_thread(verifier.check, chunk)
-    flaw = flaw or verifier.finish(head["ledger_seq"], head["ledger_hash"], head["last_seq"])
+    flaw = flaw or verifier.finish(head["ledger_seq"], head["ledger_hash"])
+    if flaw is None and head["last_seq"] > head["ledger_seq"]:
+        flaw = Flaw(head["ledger_seq"] + 1, "behind the head that the twin has")
     if flaw is not None:
         logger.error("Ledger is broken", extra={"seq": flaw.seq, "reason": flaw.reason})
     return Verification(

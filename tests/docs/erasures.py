@@ -1,0 +1,28 @@
+"""An erasure seen to its end."""
+
+import asyncio
+import base64
+import json
+import time
+from typing import Any
+
+from tests.conftest import Client
+
+
+async def certificate_of(client: Client, path: str) -> dict[str, Any]:
+    """Erase the twin at `path`, and return what its certificate says; its signature is judged elsewhere."""
+    payload = (await signed_certificate_of(client, path)).split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return found
+
+
+async def signed_certificate_of(client: Client, path: str) -> str:
+    erased = await client.delete(path)
+    assert erased.status_code == 204, erased.text
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        erasure = (await client.get(erased.headers["location"])).json()
+        if erasure["certificate"]:
+            return str(erasure["certificate"])
+        await asyncio.sleep(0.1)
+    raise TimeoutError(erased.headers["location"])

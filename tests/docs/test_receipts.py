@@ -1,0 +1,83 @@
+"""docs/RECEIPTS.md against receipts and certificates of the running application."""
+
+import json
+from typing import Any
+
+import pytest
+from joserfc.errors import JoseError
+
+from tests.conftest import Client, make_twin, token
+from tests.consent.steps import grant, location, renew, withdraw
+from tests.docs.erasures import signed_certificate_of
+from tests.docs.markdown import code, rows, section, words
+
+NAME = "docs/RECEIPTS.md"
+
+
+def _members(value: dict[str, Any], prefix: str = "") -> set[str]:
+    """Return the names of the members, those of `pii_processing` with their path."""
+    found = set()
+    for name, member in value.items():
+        found |= _members(member, f"{name}.") if name == "pii_processing" else {prefix + name}
+    return found
+
+
+def _documented(title: str) -> set[str]:
+    return {word for cells in rows(section(NAME, title)) for word in words(cells[0])}
+
+
+def _verified(url: str, text: str) -> dict[str, Any]:
+    """Verify by the very lines that the document gives."""
+    (lines,) = code(section(NAME, "Verify one"), "python")
+    names: dict[str, Any] = {"base_url": url, "text": text}
+    exec(lines, names)
+    payload: dict[str, Any] = names["payload"]
+    return payload
+
+
+@pytest.fixture
+def owner(url: str) -> Client:
+    return Client(base_url=url, headers={"Authorization": f"Bearer {token('receipts-owner')}"}, trust_env=False)
+
+
+async def test_a_receipt_verifies_by_the_lines_of_the_document_and_has_its_members(url: str, owner: Client) -> None:
+    consent = await grant(owner, await make_twin(owner), "voice")
+
+    receipt = _verified(url, (await owner.get(f"{location(consent)}/receipt")).text)
+
+    assert receipt["record_id"] == consent["id"]
+    assert _members(receipt) == _documented("A consent receipt")
+
+
+async def test_an_altered_receipt_does_not_verify(url: str, owner: Client) -> None:
+    consent = await grant(owner, await make_twin(owner), "voice")
+    header, payload, signature = (await owner.get(f"{location(consent)}/receipt")).text.split(".")
+
+    with pytest.raises(JoseError):
+        _verified(url, f"{header}.{payload[:-8]}{'A' * 8}.{signature}")
+
+
+async def test_the_statuses_of_receipts_are_those_of_the_document(url: str, owner: Client) -> None:
+    path = await make_twin(owner)
+    given = await grant(owner, path, "voice")
+    replaced = await grant(owner, path, "training")
+    renewed = await renew(owner, replaced)
+    withdrawn = await grant(owner, path, "dubbing")
+    await withdraw(owner, withdrawn)
+
+    statuses = {
+        _verified(url, (await owner.get(f"{location(consent)}/receipt")).text)["consent_status"]
+        for consent in (given, replaced, renewed, withdrawn)
+    }
+
+    assert statuses | {"dpv:ConsentExpired"} == {
+        word for cells in rows(section(NAME, "The state of consent")) for word in words(cells[1])
+    }
+
+
+async def test_a_certificate_verifies_by_the_lines_of_the_document_and_has_its_members(url: str, owner: Client) -> None:
+    certificate = _verified(url, await signed_certificate_of(owner, await make_twin(owner)))
+
+    assert set(certificate) == _documented("An erasure certificate")
+    assert set(certificate["remaining"]) == set(certificate["removed"])
+    assert json.dumps(certificate["events"]) != "null"
