@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from jose import JWTError, jwt
 
 from shared.digests import Digests
-from shared.errors import Forbidden, Unauthorized
+from shared.errors import Unauthorized
 from shared.settings import Settings
 from shared.text import is_line
 
@@ -29,11 +29,6 @@ class CurrentUser:
     scopes: frozenset[str]
     digest: str
     """A keyed digest of `sub`, for logs."""
-
-    def require(self, scope: str) -> None:
-        """Raise `Forbidden` unless the token has `scope`."""
-        if scope not in self.scopes:
-            raise Forbidden(f"This needs a token with the scope {scope}.")
 
 
 class Keys(Protocol):

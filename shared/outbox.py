@@ -8,6 +8,7 @@ handler must be idempotent.
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from shared.errors import Problem
@@ -41,6 +42,8 @@ class _Job:
     kind: str
     subject: UUID
     attempts: int
+    run_at: datetime
+    """When the lease ends; no two leases of a job end at the same time."""
 
 
 async def enqueue(connection: Connection, kind: str, subject: UUID) -> None:
@@ -55,7 +58,7 @@ async def drain(postgres: Postgres, handlers: Mapping[str, Handler], *, subject:
     """
     count = 0
     while (job := await _lease(postgres, subject)) is not None:
-        await _run(postgres, handlers[job.kind], job)
+        await _run(postgres, handlers, job)
         count += 1
     return count
 
@@ -85,7 +88,7 @@ async def _lease(postgres: Postgres, subject: UUID | None) -> _Job | None:
                 WHERE dead_at IS NULL AND run_at <= now() AND subject = coalesce($1, subject)
                 ORDER BY run_at LIMIT 1 FOR UPDATE SKIP LOCKED
             )
-            RETURNING id, kind, subject, attempts
+            RETURNING id, kind, subject, attempts, run_at
             """,
             subject,
             LEASE,
@@ -93,25 +96,25 @@ async def _lease(postgres: Postgres, subject: UUID | None) -> _Job | None:
     return None if row is None else _Job(**row)
 
 
-async def _run(postgres: Postgres, handler: Handler, job: _Job) -> None:
+async def _run(postgres: Postgres, handlers: Mapping[str, Handler], job: _Job) -> None:
     try:
-        again = await handler(job.subject)
+        again = await handlers[job.kind](job.subject)  # an older release does not know every kind
     except Exception as error:  # noqa: BLE001 - whatever it is, the job is tried again
         await _fail(postgres, job, error)
         return
-    # By the number of attempts: whoever was slower than its lease has lost the job.
+    # By the lease: whoever was slower than its own has lost the job.
     async with postgres.connection() as connection:
         if again is None:
-            await connection.execute("DELETE FROM outbox WHERE id = $1 AND attempts = $2", job.id, job.attempts)
+            await connection.execute("DELETE FROM outbox WHERE id = $1 AND run_at = $2", job.id, job.run_at)
         else:
             await connection.execute(
                 """
                 UPDATE outbox SET attempts = 0, last_error = NULL,
                                   due_at = now() + make_interval(secs => $3), run_at = now() + make_interval(secs => $3)
-                WHERE id = $1 AND attempts = $2
+                WHERE id = $1 AND run_at = $2
                 """,
                 job.id,
-                job.attempts,
+                job.run_at,
                 again,
             )
 
@@ -129,10 +132,10 @@ async def _fail(postgres: Postgres, job: _Job, error: Exception) -> None:
                 """
                 UPDATE outbox SET last_error = $3, dead_at = CASE WHEN $4 THEN now() END,
                                   run_at = now() + make_interval(secs => $5)
-                WHERE id = $1 AND attempts = $2
+                WHERE id = $1 AND run_at = $2
                 """,
                 job.id,
-                job.attempts,
+                job.run_at,
                 type(error).__name__,
                 dead,
                 min(2.0**job.attempts, LONGEST_BACKOFF),

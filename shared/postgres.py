@@ -1,6 +1,7 @@
 """The PostgreSQL pool: opened once, lazily; its failures become 503; the only asyncpg site."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -116,7 +117,8 @@ class Postgres:
             yield connection
         except _LOST as error:
             # A server that hangs would also hang the cancellation that asyncpg waits for on release.
-            connection.terminate()
+            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has noticed and taken it back
+                connection.terminate()
             raise self._unavailable(error) from error
         finally:
             await pool.release(connection)
@@ -128,8 +130,17 @@ class Postgres:
         Raises:
             Unavailable: as `connection`; the transaction may or may not have been committed.
         """
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except _LOST:
+                raise  # a server that hangs would hang the rollback too; the connection ends here
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def ping(self) -> None:
         """Run `SELECT 1`; raises `Unavailable` where that does not work."""

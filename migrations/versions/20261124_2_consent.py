@@ -51,6 +51,7 @@ _UP = (
         not_before timestamptz,
         expires_at timestamptz,
         withdrawn_at timestamptz,
+        revoked boolean NOT NULL DEFAULT false,
         CONSTRAINT consents_expires_later CHECK (expires_at > greatest(given_at, not_before))
     )
     """,
@@ -58,7 +59,7 @@ _UP = (
     "CREATE INDEX consents_lineage_idx ON consents (lineage)",
     "CREATE INDEX consents_principal_idx ON consents (principal)",
     # Terms never change: the serving role may update nothing else.
-    "GRANT SELECT, INSERT, DELETE, UPDATE (withdrawn_at, replaced_by, principal) ON consents TO twins_serving",
+    "GRANT SELECT, INSERT, DELETE, UPDATE (withdrawn_at, revoked, replaced_by, principal) ON consents TO twins_serving",
     # The primary key is what allows one live grant at the most for each twin and purpose.
     """
     CREATE TABLE consent_states (

@@ -8,8 +8,13 @@ from devstack.local import ROOT
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
-def read(name: str) -> str:
+def read(name: str | Path) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
+
+
+def prose(name: str | Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", read(name), flags=re.MULTILINE | re.DOTALL)
 
 
 def section(name: str, title: str) -> str:
@@ -28,23 +33,21 @@ def rows(text: str) -> list[list[str]]:
 
 
 def code(text: str, language: str) -> list[str]:
-    """Return the blocks of code in a language."""
+    """Return the blocks of code in a language, which is a pattern."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def words(cell: str) -> list[str]:
+def words(text: str) -> list[str]:
     """Return what stands between backticks."""
-    return re.findall(r"`([^`]+)`", cell)
+    return re.findall(r"`([^`\n]+)`", text)
 
 
 def anchors(document: Path) -> set[str]:
     """Return the fragments that lead to a heading, made as GitHub makes them."""
-    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def links(document: Path) -> list[str]:
     """Return the targets of a document's links, but for those that lead to other hosts."""
-    text = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)) if "://" not in target]

@@ -3,14 +3,16 @@
 import re
 
 import pytest
+from pydantic import BaseModel
 
 from shared import api, asgi, auth, idempotency, strict_json
 from shared.errors import problem_types
 from tests.conftest import Client, make_twin
 from tests.docs.markdown import read, rows, section, words
 from twins.app import create_app
-from twins.consent.models import Decision
+from twins.consent.models import PURPOSE, ConsentCreate, Decision, Notice, Questions
 from twins.persona import service as persona
+from twins.twin.models import TwinCreate
 
 NAME = "docs/API_STANDARDS.md"
 
@@ -38,6 +40,17 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert limits["Persona"] == f"{persona.MAX_BYTES // 1024} KiB as compact JSON"
     assert limits["Token"] == f"{auth.MAX_TOKEN:,} characters; `sub` {auth.MAX_SUB}"
     assert limits["Idempotency-Key"].endswith(f"kept for {idempotency.LIFE_HOURS} hours")
+    assert limits["twin_name"] == f"{_bound(TwinCreate, 'twin_name')} characters"
+    assert limits["use_case`, `tone"] == f"{_bound(TwinCreate, 'use_case')} characters"
+    assert limits["Purpose"] == f"`{PURPOSE[1:-1]}`, {_bound(ConsentCreate, 'purposes')} in a consent"
+    assert limits["Notice"] == f"text {_bound(Notice, 'text'):,} characters, version {_bound(Notice, 'version')}"
+    assert limits["Questions to the gate at once"] == str(_bound(Questions, "items"))
+
+
+def _bound(model: type[BaseModel], name: str) -> int:
+    """Return how long a member may be."""
+    member = model.model_json_schema()["properties"][name]
+    return int(member.get("maxLength") or member["maxItems"])
 
 
 def test_the_security_headers_are_those_that_are_sent() -> None:

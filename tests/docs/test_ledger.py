@@ -1,5 +1,7 @@
 """docs/LEDGER.md and its verifier against exports of the running application."""
 
+import hashlib
+import hmac
 import json
 import subprocess
 import sys
@@ -11,9 +13,11 @@ import pytest
 
 from devstack.local import ROOT
 from tests.conftest import Client, make_twin
-from tests.consent.steps import grant, renew, verify, withdraw
+from tests.consent.steps import NOTICE, grant, renew, verify, withdraw
+from tests.database import owner_of
 from tests.docs.erasures import certificate_of
-from tests.docs.markdown import rows, section, words
+from tests.docs.markdown import prose, rows, section, words
+from tests.stores import Stores
 
 type Page = dict[str, Any]
 
@@ -51,18 +55,18 @@ def test_the_verifier_is_at_most_forty_lines() -> None:
     assert len((ROOT / "docs/verify_ledger.py").read_text().splitlines()) <= 40
 
 
-async def test_an_exported_ledger_verifies_to_the_head_that_the_app_has(alice: Client, tmp_path: Path) -> None:
-    path = await _used(alice)
+async def test_an_exported_ledger_verifies_to_the_head_that_the_app_has(owner: Client, tmp_path: Path) -> None:
+    path = await _used(owner)
 
-    done = _run(tmp_path, *await _exported(alice, path))
+    done = _run(tmp_path, *await _exported(owner, path))
 
-    head = (await verify(alice, path))["head"]
+    head = (await verify(owner, path))["head"]
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{path.rpartition('/')[2]}: 5 events, head {head}\n"
 
 
-async def test_pages_verify_as_one_ledger(alice: Client, tmp_path: Path) -> None:
-    pages = await _exported(alice, await _used(alice), limit=2)
+async def test_pages_verify_as_one_ledger(owner: Client, tmp_path: Path) -> None:
+    pages = await _exported(owner, await _used(owner), limit=2)
 
     assert len(pages) == 3
     assert _run(tmp_path, *pages).returncode == 0
@@ -95,9 +99,9 @@ def _member(items: list[Page]) -> None:
 
 @pytest.mark.parametrize("tamper", [_actor, _hash, _removed, _repeated, _swapped, _member])
 async def test_the_first_event_that_is_not_right_is_named(
-    alice: Client, tmp_path: Path, tamper: Callable[[list[Page]], None]
+    owner: Client, tmp_path: Path, tamper: Callable[[list[Page]], None]
 ) -> None:
-    (page,) = await _exported(alice, await _used(alice))
+    (page,) = await _exported(owner, await _used(owner))
 
     tamper(page["items"])
     done = _run(tmp_path, page)
@@ -106,31 +110,32 @@ async def test_the_first_event_that_is_not_right_is_named(
     assert "event 3 is " in done.stderr
 
 
-async def test_a_forged_event_with_its_hash_made_anew_breaks_the_link(alice: Client, tmp_path: Path) -> None:
+async def test_a_forged_event_with_its_hash_made_anew_breaks_the_link(owner: Client, tmp_path: Path) -> None:
     """Its hash is right by itself, but the next event has the old one."""
-    (page,) = await _exported(alice, await _used(alice))
-    other = await _exported(alice, await _used(alice))
+    (page,) = await _exported(owner, await _used(owner))
 
-    page["items"][1] = other[0]["items"][1]
+    forged = page["items"][1]
+    forged["event"]["consent_id"] = page["items"][0]["event"]["consent_id"]
+    forged["hash"] = hashlib.sha256(_canonical(forged["event"])).hexdigest()
     done = _run(tmp_path, page)
 
     assert done.returncode == 1
-    assert done.stdout == ""
+    assert "event 3 does not follow event 2" in done.stderr
 
 
-async def test_a_cut_end_shows_in_the_head(alice: Client, tmp_path: Path) -> None:
-    path = await _used(alice)
-    (page,) = await _exported(alice, path)
+async def test_a_cut_end_shows_in_the_head(owner: Client, tmp_path: Path) -> None:
+    path = await _used(owner)
+    (page,) = await _exported(owner, path)
 
     page["items"].pop()
     done = _run(tmp_path, page)
 
     assert "4 events" in done.stdout
-    assert (await verify(alice, path))["head"] not in done.stdout
+    assert (await verify(owner, path))["head"] not in done.stdout
 
 
-async def test_the_skeleton_in_a_certificate_verifies_and_shows_tampering(alice: Client, tmp_path: Path) -> None:
-    certificate = await certificate_of(alice, await _used(alice))
+async def test_the_skeleton_in_a_certificate_verifies_and_shows_tampering(owner: Client, tmp_path: Path) -> None:
+    certificate = await certificate_of(owner, await _used(owner))
     assert [event["type"] for event in certificate["events"]][-1] == "erased"
 
     assert _run(tmp_path, certificate).returncode == 0
@@ -140,21 +145,44 @@ async def test_the_skeleton_in_a_certificate_verifies_and_shows_tampering(alice:
     assert "event 4 does not follow event 3" in _run(tmp_path, certificate).stderr
 
 
-async def test_the_table_has_the_members_of_every_kind_of_event(alice: Client) -> None:
+async def test_the_table_has_the_members_of_every_kind_of_event(owner: Client) -> None:
     documented: dict[str, set[str]] = {kind: set() for kind in ("given", "renewed", "withdrawn", "erased")}
     for member, kinds, _ in rows(section("docs/LEDGER.md", "An event")):
         for kind in documented if kinds == "all" else words(kinds):
             documented[kind].add(member.strip("`"))
 
-    certificate = await certificate_of(alice, await _used(alice))
+    certificate = await certificate_of(owner, await _used(owner))
 
     assert {event["type"]: set(event) for event in certificate["events"]} == documented
 
 
-async def test_an_event_is_sealed_as_the_recipe_says(alice: Client) -> None:
-    """Only the database has the salt, so the HMACs' shape is what a reader can see."""
-    (page,) = await _exported(alice, await _used(alice))
+async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Stores) -> None:
+    """With the salt, which only the database has, the HMACs can be made from the document alone."""
+    path = await make_twin(owner, consent=False)
+    consent = await grant(owner, path, "voice", "dubbing", principal="Zoë", expires_at="2100-01-31T13:00:00+01:00")
+    (page,) = await _exported(owner, path)
+    twin_id = path.rpartition("/")[2]
+    async with owner_of(stores) as connection:
+        salt = await connection.fetchval("SELECT salt FROM twins WHERE id = $1", twin_id)
+    terms = {
+        "expires_at": "2100-01-31T12:00:00.000000Z",
+        "method": "api",
+        "not_before": None,
+        "notice_language": NOTICE["language"],
+        "notice_sha256": hashlib.sha256(NOTICE["text"].encode()).hexdigest(),
+        "notice_version": NOTICE["version"],
+        "principal": "Zoë",
+        "purposes": ["dubbing", "voice"],
+    }
 
-    for item in page["items"]:
-        assert len(bytes.fromhex(item["event"]["actor"])) == 32
-        assert item["event"]["actor"] == page["items"][0]["event"]["actor"]
+    (item,) = page["items"]
+
+    assert item["event"]["terms"] == hmac.digest(salt, _canonical(terms), "sha256").hex()
+    assert item["event"]["actor"] == hmac.digest(salt, b"docs-owner", "sha256").hex()
+    assert item["event"] | {"v": 1, "seq": 1, "prev_hash": "0" * 64, "consent_id": consent["id"]} == item["event"]
+    recipe = prose("docs/LEDGER.md")
+    assert set(terms) <= set(words(recipe))
+
+
+def _canonical(value: Page) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -60,7 +60,8 @@ def _documented() -> dict[str, str]:
     for names, defaults, _ in rows(section("README.md", "Configuration")):
         variables = words(names)
         values = [value.strip().strip("`") for value in defaults.split(",")]
-        assert len(variables) == len(values), names
+        if len(values) == 1:
+            values *= len(variables)
         documented |= dict(zip(variables, values, strict=True))
     return documented
 

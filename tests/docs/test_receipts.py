@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from joserfc.errors import JoseError
 
-from tests.conftest import Client, make_twin, token
+from tests.conftest import Client, make_twin
 from tests.consent.steps import grant, location, renew, withdraw
 from tests.docs.erasures import signed_certificate_of
 from tests.docs.markdown import code, rows, section, words
@@ -35,11 +35,6 @@ def _verified(url: str, text: str) -> dict[str, Any]:
     return payload
 
 
-@pytest.fixture
-def owner(url: str) -> Client:
-    return Client(base_url=url, headers={"Authorization": f"Bearer {token('receipts-owner')}"}, trust_env=False)
-
-
 async def test_a_receipt_verifies_by_the_lines_of_the_document_and_has_its_members(url: str, owner: Client) -> None:
     consent = await grant(owner, await make_twin(owner), "voice")
 
@@ -64,10 +59,12 @@ async def test_the_statuses_of_receipts_are_those_of_the_document(url: str, owne
     renewed = await renew(owner, replaced)
     withdrawn = await grant(owner, path, "dubbing")
     await withdraw(owner, withdrawn)
+    revoked = await grant(owner, path, "singing", principal="somebody else")
+    await withdraw(owner, revoked)
 
     statuses = {
         _verified(url, (await owner.get(f"{location(consent)}/receipt")).text)["consent_status"]
-        for consent in (given, replaced, renewed, withdrawn)
+        for consent in (given, replaced, renewed, withdrawn, revoked)
     }
 
     assert statuses | {"dpv:ConsentExpired"} == {

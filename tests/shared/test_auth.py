@@ -15,7 +15,7 @@ from jose import jwt
 
 from shared.auth import MAX_TOKEN, Authenticator, CurrentUser, StaticKeys
 from shared.digests import Digests
-from shared.errors import Forbidden, Unauthorized
+from shared.errors import Unauthorized
 from shared.settings import Settings
 from tests.conftest import SECRET, Client, ClientOf, is_problem, token
 from twins.app import create_app
@@ -287,10 +287,6 @@ async def test_scopes_are_delimited_by_spaces(settings: Settings) -> None:
     found = await user(asked, token("service", scope="twins:decide  other"))
 
     assert found.scopes == {"twins:decide", "other"}
-    found.require("twins:decide")
-    for scope in ("twins", "twins:decide other", ""):
-        with pytest.raises(Forbidden):
-            found.require(scope)
     assert (await user(asked, token("alice"))).scopes == set()
 
 

@@ -108,5 +108,3 @@ async def test_without_a_key_that_signs_it_is_unavailable_until_there_is_one(tex
 def test_the_application_refuses_to_start_with_a_key_it_could_not_use(settings: Settings, keys: str) -> None:
     with pytest.raises(ConfigurationError, match="RECEIPT_KEYS"):
         create_app(settings.model_copy(update={"receipt_keys": SecretStr(keys)}))
-
-

@@ -111,6 +111,9 @@ class Consent(Output):
     not_before: Timestamp | None
     expires_at: Timestamp | None
     withdrawn_at: Timestamp | None
+    withdrawn_by: Annotated[
+        Literal["principal", "owner"] | None, Field(description="The person themself, or the twin's owner.")
+    ]
     renews: UUID | None
     replaced_by: UUID | None
 

@@ -20,6 +20,7 @@ _STATE = """
 _CONSENT = f"""
     c.id, c.twin_id, c.lineage, c.renews, c.replaced_by, c.principal, c.method, c.purposes, c.notice_version,
     c.notice_language, c.notice_text, c.notice_sha256, c.given_at, c.not_before, c.expires_at, c.withdrawn_at,
+    CASE WHEN c.withdrawn_at IS NOT NULL THEN CASE WHEN c.revoked THEN 'owner' ELSE 'principal' END END AS withdrawn_by,
     {_STATE}
 """
 
@@ -88,6 +89,19 @@ async def lock_twin(connection: Connection, twin_id: UUID, owner: str | None) ->
     )
 
 
+async def lock_twins(connection: Connection, twin_ids: list[UUID], owner: str) -> list[Record]:
+    """Return what `lock_twin` returns of each of these twins, and lock them."""
+    rows: list[Record] = await connection.fetch(
+        """
+        SELECT id, salt, ledger_seq, ledger_hash
+        FROM twins WHERE id = ANY($1) AND owner = $2 ORDER BY id FOR NO KEY UPDATE
+        """,
+        twin_ids,
+        owner,
+    )
+    return rows
+
+
 async def now(connection: Connection) -> datetime:
     """Return the database's clock."""
     moment: datetime = await connection.fetchval("SELECT statement_timestamp()")
@@ -147,20 +161,22 @@ async def insert_consent(
     return row
 
 
+_APPEND = """
+    WITH appended AS (INSERT INTO consent_events (twin_id, seq, event, hash) VALUES ($1, $2, $3, $4))
+    UPDATE twins
+    SET ledger_seq = $2, ledger_hash = $4, version = version + 1, updated_at = now()
+    WHERE id = $1
+"""
+
+
 async def insert_event(connection: Connection, twin_id: UUID, seq: int, event: str, event_hash: bytes) -> None:
     """Append an event to the ledger of a locked twin, make it the head, and change the twin's version."""
-    await connection.execute(
-        """
-        WITH appended AS (INSERT INTO consent_events (twin_id, seq, event, hash) VALUES ($1, $2, $3, $4))
-        UPDATE twins
-        SET ledger_seq = $2, ledger_hash = $4, version = version + 1, updated_at = now()
-        WHERE id = $1
-        """,
-        twin_id,
-        seq,
-        event,
-        event_hash,
-    )
+    await connection.execute(_APPEND, twin_id, seq, event, event_hash)
+
+
+async def insert_events(connection: Connection, events: list[tuple[UUID, int, str, bytes]]) -> None:
+    """Do what `insert_event` does for many twins, in one round trip."""
+    await connection.executemany(_APPEND, events)
 
 
 async def select_blocking(connection: Connection, twin_id: UUID, purposes: list[str]) -> Record | None:
@@ -212,7 +228,7 @@ async def select_consents(
     return rows
 
 
-async def withdraw_lineage(connection: Connection, lineage: UUID) -> Record | None:
+async def withdraw_lineage(connection: Connection, lineage: UUID, actor: str) -> Record | None:
     """Withdraw a consent with everything it was renewed by, and return the one that was in force.
 
     Returns nothing where all of it was withdrawn before.
@@ -220,12 +236,13 @@ async def withdraw_lineage(connection: Connection, lineage: UUID) -> Record | No
     return await connection.fetchrow(
         f"""
         WITH c AS (
-            UPDATE consents SET withdrawn_at = statement_timestamp()
+            UPDATE consents SET withdrawn_at = statement_timestamp(), revoked = principal <> $2
             WHERE lineage = $1 AND withdrawn_at IS NULL RETURNING *
         )
         SELECT {_CONSENT} FROM c ORDER BY c.replaced_by IS NULL DESC LIMIT 1
         """,  # noqa: S608 - a constant of this file
         lineage,
+        actor,
     )
 
 
@@ -282,9 +299,17 @@ async def select_granted_by(connection: Connection, principal: str, limit: int) 
 
 
 async def update_principal(connection: Connection, lineage: UUID, principal: str, pseudonym: str) -> None:
-    """Replace a person's name in the consents of a lineage."""
+    """Replace a person's name in the consents of a lineage, and forget the answers that told it."""
     await connection.execute(
-        "UPDATE consents SET principal = $3 WHERE lineage = $1 AND principal = $2",
+        """
+        WITH renamed AS (
+            UPDATE consents SET principal = $3 WHERE lineage = $1 AND principal = $2 RETURNING id, twin_id
+        )
+        UPDATE idempotency_keys k SET body = NULL, headers = '{}'
+        FROM renamed r
+        WHERE k.twin_id = r.twin_id
+          AND k.headers->>'Location' = format('/api/v1/twins/%s/consents/%s', r.twin_id, r.id)
+        """,
         lineage,
         principal,
         pseudonym,

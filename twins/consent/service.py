@@ -1,6 +1,7 @@
 """Consent: granted, withdrawn, renewed under a lock of the twin, and asked for without one."""
 
 import asyncio
+import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -184,7 +185,7 @@ async def withdraw_general(connection: Connection, chain: Chain, user: CurrentUs
 async def record(
     connection: Connection,
     chain: Chain,
-    kind: Literal["given", "renewed", "withdrawn", "erased"],
+    kind: Literal["given", "renewed", "withdrawn"],
     actor: str,
     at: datetime,
     **members: Any,
@@ -192,20 +193,29 @@ async def record(
     """Append an event to the ledger of a locked twin."""
     event, digest = chain.add(kind, actor, at, **members)
     await queries.insert_event(connection, chain.twin_id, chain.seq, event, digest)
-    logs.bind(twin_id=str(chain.twin_id))
-    _transitions.add(1, {"transition": kind})
-    logger.info("Consent event", extra={"transition": kind})
+    _note(chain.twin_id, kind)
 
 
-async def close(connection: Connection, twin_id: UUID, user: CurrentUser, erasure_id: UUID) -> None:
-    """Append the last event of a ledger, that the twin is erased; raises `NotFound`."""
-    chain = await lock(connection, twin_id, user.sub)
+async def close(connection: Connection, twin_ids: list[UUID], user: CurrentUser, erasure_id: UUID) -> None:
+    """Append the last event of the ledgers of locked twins, that they are erased."""
     at = await queries.now(connection)
-    await record(connection, chain, "erased", user.sub, at, erasure_id=str(erasure_id))
+    events = []
+    for row in await queries.lock_twins(connection, twin_ids, user.sub):
+        chain = Chain(row["id"], row["salt"], row["ledger_seq"], row["ledger_hash"])
+        event, digest = chain.add("erased", user.sub, at, erasure_id=str(erasure_id))
+        events.append((chain.twin_id, chain.seq, event, digest))
+        _note(chain.twin_id, "erased")
+    await queries.insert_events(connection, events)
+
+
+def _note(twin_id: UUID, transition: str) -> None:
+    logs.bind(twin_id=str(twin_id))
+    _transitions.add(1, {"transition": transition})
+    logger.info("Consent event", extra={"transition": transition})
 
 
 async def _withdraw(connection: Connection, chain: Chain, actor: str, lineage: UUID) -> None:
-    withdrawn = await queries.withdraw_lineage(connection, lineage)
+    withdrawn = await queries.withdraw_lineage(connection, lineage, actor)
     if withdrawn is not None:
         at = withdrawn["withdrawn_at"]
         await record(connection, chain, "withdrawn", actor, at, consent_id=str(withdrawn["id"]))
@@ -384,10 +394,12 @@ async def leave(ctx: Context, user: CurrentUser, limit: int) -> int:
     async with ctx.postgres.connection() as connection:
         rows = await queries.select_granted_by(connection, user.sub, limit)
     for row in rows:
-        async with ctx.postgres.transaction() as connection:
-            chain = await lock(connection, row["twin_id"], None)
-            await _withdraw(connection, chain, user.sub, row["lineage"])
-            await queries.update_principal(connection, row["lineage"], user.sub, pseudonym)
+        # A twin that has been erased meanwhile has taken its consents with it.
+        with contextlib.suppress(NotFound):
+            async with ctx.postgres.transaction() as connection:
+                chain = await lock(connection, row["twin_id"], None)
+                await _withdraw(connection, chain, user.sub, row["lineage"])
+                await queries.update_principal(connection, row["lineage"], user.sub, pseudonym)
     return len(rows)
 
 

@@ -30,8 +30,8 @@ INLINE = 1.0
 _WORK = 5.0
 """Seconds after which a sweep lets go of its job, well before the lease ends."""
 _BATCH = 200
-_SKELETON = 1000
-"""Events that a certificate carries; of longer ledgers only the heads."""
+_SKELETON = 150
+"""Events that a certificate carries; of longer ledgers only the heads. JOSE libraries refuse more than 128 kB."""
 
 
 class RemainsError(Exception):
@@ -47,22 +47,21 @@ async def begin(ctx: Context, connection: Connection, user: CurrentUser, twin_id
 
 
 async def _erase(connection: Connection, user: CurrentUser, erasure_id: UUID, twin_ids: list[UUID]) -> None:
-    for twin_id in twin_ids:
-        await consent.close(connection, twin_id, user, erasure_id)
+    await consent.close(connection, twin_ids, user, erasure_id)
     await queries.erase_twins(connection, erasure_id, twin_ids)
 
 
 async def begin_account(ctx: Context, user: CurrentUser) -> UUID:
     """Erase everything of an account, and return the erasure's id.
 
-    Its twins are gone a batch a transaction. What the account agreed to for twins of others is
+    Its twins are gone in one transaction: a job that saw only some of them could be done, and
+    certified, before the others are added. What the account agreed to for twins of others is
     withdrawn, and its name taken out of it.
     """
     async with ctx.postgres.transaction() as connection:
         twin_ids = await queries.lock_twins(connection, user.sub, _BATCH)
         erasure_id = await begin(ctx, connection, user, twin_ids)
-    while len(twin_ids) == _BATCH:
-        async with ctx.postgres.transaction() as connection:
+        while len(twin_ids) == _BATCH:
             twin_ids = await queries.lock_twins(connection, user.sub, _BATCH)
             await _erase(connection, user, erasure_id, twin_ids)
     while await consent.leave(ctx, user, _BATCH) == _BATCH:
