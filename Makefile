@@ -15,7 +15,7 @@ export BASE_URL
 READY := .venv/.ready
 VENV := .venv/bin/python
 
-.PHONY: help run run-functions demo token test check migrate local-settings lock
+.PHONY: help run run-functions demo token test resilience check migrate local-settings lock
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
@@ -33,7 +33,10 @@ token: $(READY) ## Print a bearer token: SUB=alice [SCOPE="…"]
 	@exec $(VENV) -m devstack token
 
 test: check ## All checks, then all tests on real stores of their own
-	@exec $(VENV) -m pytest --cov --numprocesses 2 --dist loadfile
+	@exec $(VENV) -m pytest --cov --numprocesses 2 --dist loadfile --ignore tests/resilience
+
+resilience: $(READY) ## More faults on real processes than `make test` has time for
+	@exec $(VENV) -m pytest tests/resilience
 
 check: $(READY) ## Format, lint, types, layering, and whether generated files are current
 	@$(VENV) -m ruff check .

@@ -135,6 +135,8 @@ class Authenticator:
                 if reason is None or "Signature verification failed" not in str(error):
                     reason = error
             else:
+                if "crit" in jwt.get_unverified_header(token):
+                    raise _refuse("The token has extensions that are not understood")  # RFC 7515 §4.1.11
                 return claims
         raise _refuse(_describe(reason)) from None
 

@@ -21,8 +21,10 @@ A feature adds its own kinds by subclassing one of these with its own `slug` and
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -33,6 +35,9 @@ from starlette.routing import Match
 from shared.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
+
+_NO_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9\-._~!$&'()*+,;=:@/]")
+"""What the path of a URI cannot hold (RFC 3986 §3.3): servers hand it on decoded, Azure Functions does not."""
 
 
 class Problem(Exception):
@@ -59,7 +64,7 @@ class Problem(Exception):
             "title": self.title,
             "status": self.status,
             "detail": self.detail,
-            "instance": path,
+            "instance": _NO_URI.sub(lambda found: quote(found[0], safe="", errors="replace"), path),
             "request_id": request_id(),
             **self.members,
         }

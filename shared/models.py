@@ -32,8 +32,11 @@ def _true_or_false(value: object) -> object:
     return value
 
 
-WholeNumber = Annotated[int, BeforeValidator(_digits)]
-"""A number in a path or query; Pydantic alone also reads `5.0`, `+5` and `5_0`."""
+Digits = BeforeValidator(_digits)
+"""For an `int` in a path or query, since Pydantic alone also reads `5.0`, `+5` and `5_0`.
+
+After the bounds in an `Annotated`: before them it would keep them out of the JSON schema.
+"""
 Flag = Annotated[bool, BeforeValidator(_true_or_false)]
 """A boolean in a query; Pydantic alone also reads `yes` and `1`."""
 

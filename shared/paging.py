@@ -11,11 +11,11 @@ from pydantic import BaseModel
 
 from shared.digests import Digests
 from shared.errors import parameter_error
-from shared.models import WholeNumber
+from shared.models import Digits
 
 _SEAL_BYTES = 16
 
-Limit = Annotated[WholeNumber, Query(ge=1, le=100, description="The most items a page has.")]
+Limit = Annotated[int, Query(ge=1, le=100, description="The most items a page has."), Digits]
 Cursor = Annotated[
     str | None,
     Query(max_length=2000, description="`next_cursor` of the page before, with the same filters."),

@@ -76,6 +76,7 @@ class Postgres:
         self._password = password
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
         async with self._opening:
@@ -108,20 +109,37 @@ class Postgres:
             Unavailable: no connection became free in time, or the server does not answer.
         """
         try:
-            pool = self._pool or await self._open()
             async with asyncio.timeout(self._settings.postgres_acquire_timeout):
+                pool = self._pool or await self._open()
                 connection = await _acquire(pool)
         except _LOST as error:
             raise self._unavailable(error) from error
+        is_lost = False
         try:
             yield connection
         except _LOST as error:
-            # A server that hangs would also hang the cancellation that asyncpg waits for on release.
-            with contextlib.suppress(asyncpg.InterfaceError):  # the pool has noticed and taken it back
-                connection.terminate()
+            is_lost = True
             raise self._unavailable(error) from error
+        except asyncio.CancelledError:
+            is_lost = True
+            raise
         finally:
-            await pool.release(connection)
+            if is_lost:
+                # In the background: a server that hangs would hang whoever waits for this.
+                ending = asyncio.create_task(self._end(connection))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+            else:
+                await pool.release(connection)
+
+    async def _end(self, connection: Connection) -> None:
+        """Have the server cancel what still runs, and end the session.
+
+        A session that is only dropped goes on waiting, for a lock say, and keeps one of the
+        server's few places; the next request would open another.
+        """
+        with contextlib.suppress(*_LOST):  # InterfaceError: the pool has noticed and taken it back
+            await connection.close(timeout=self._settings.postgres_command_timeout)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -135,8 +153,8 @@ class Postgres:
             await transaction.start()
             try:
                 yield connection
-            except _LOST:
-                raise  # a server that hangs would hang the rollback too; the connection ends here
+            except (*_LOST, asyncio.CancelledError):
+                raise  # a server that hangs would hang the rollback too; the session ends here
             except BaseException:
                 await transaction.rollback()
                 raise

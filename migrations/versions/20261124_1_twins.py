@@ -16,6 +16,12 @@ _UP = (
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END $$
     """,
+    # Every role may make temporary tables, unless the database's owner says otherwise.
+    """
+    DO $$ BEGIN
+        EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
+    END $$
+    """,
     """
     CREATE TABLE twins (
         id uuid NOT NULL DEFAULT uuidv7() CONSTRAINT twins_pkey PRIMARY KEY,

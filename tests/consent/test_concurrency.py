@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ import pytest
 
 from shared.settings import Settings
 from tests.conftest import Client, ClientOf, is_problem, make_twin, token
-from tests.consent.steps import NOTICE, grant, ledger, location, reason, superuser, transitions, verify, withdraw
+from tests.consent.steps import NOTICE, after, grant, ledger, location, reason, superuser, transitions, verify, withdraw
 from tests.stores import Stores
 from twins.app import create_app
 
@@ -213,3 +214,20 @@ async def test_a_persona_write_that_was_under_way_is_a_version_before_the_withdr
         else:
             assert is_problem(answer, 403, "consent-required")
         await alice.patch(path, json={"consent": True})
+
+
+async def test_a_persona_write_that_had_to_wait_until_consent_expired_is_refused(alice: Client, stores: Stores) -> None:
+    path = await make_twin(alice, consent=False)
+    await grant(alice, path, expires_at=after(timedelta(seconds=0.5)))
+    async with superuser(stores) as connection, connection.transaction():
+        await connection.execute("SELECT FROM twins WHERE id = $1 FOR UPDATE", path.rpartition("/")[2])
+        write = asyncio.create_task(alice.put(f"{path}/persona", json={"summary": "Late."}))
+        while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.005)
+        assert await reason(alice, path) == "granted"
+        while await reason(alice, path) == "granted":
+            await asyncio.sleep(0.01)
+
+    refused = await write
+    assert is_problem(refused, 403, "consent-required")
+    assert refused.json()["reason"] == "expired"

@@ -140,7 +140,7 @@ async def test_a_consent_that_does_not_fit_is_not_recorded(alice: Client, change
     assert await ledger(alice, path) == []
 
 
-@pytest.mark.parametrize("not_before", [None, after(HOUR)])
+@pytest.mark.parametrize("not_before", [None, after(HOUR)], ids=["live", "future"])
 async def test_an_overlapping_grant_is_refused_and_named_and_leaves_nothing(
     alice: Client, not_before: str | None
 ) -> None:

@@ -6,9 +6,9 @@ import hmac
 import json
 import statistics
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from itertools import batched
 
 import asyncpg
 import httpx
@@ -405,16 +405,18 @@ async def plain_client(settings: Settings, sub: str) -> AsyncIterator[Client]:
     await app.close()
 
 
-async def p99(client: Client, path: str, count: int) -> float:
-    """Return the 99th percentile of so many decisions, one after the other, in seconds."""
-    times = []
-    for _ in range(count):
-        start = time.perf_counter()
-        await client.get(f"{path}/decision")
-        times.append(time.perf_counter() - start)
-        # As requests come: a loop that never idles would leave the verifying thread nothing.
-        await asyncio.sleep(0.001)
-    return statistics.quantiles(times, n=100)[98]
+async def ask(client: Client, path: str) -> float:
+    """Return how long one decision takes, in seconds."""
+    start = time.perf_counter()
+    await client.get(f"{path}/decision")
+    took = time.perf_counter() - start
+    # As requests come: a loop that never idles would leave the verifying thread nothing.
+    await asyncio.sleep(0.001)
+    return took
+
+
+def p99(times: Sequence[float]) -> float:
+    return sorted(times)[int(len(times) * 0.99)]
 
 
 async def test_a_hundred_thousand_events_are_verified_while_the_gate_stays_quick(
@@ -424,20 +426,18 @@ async def test_a_hundred_thousand_events_are_verified_while_the_gate_stays_quick
         asked, path = await make_twin(client), await make_twin(client, consent=False)
         async with superuser(stores) as connection:
             await lengthen(connection, path, LONG)
-        idle, busy = [], []
-        await p99(client, asked, 100)
-        for _ in range(3):
-            idle.append(await p99(client, asked, 200))
-            verification = asyncio.create_task(verify(client, path))
-            rounds = 0
-            while not verification.done() and rounds < 3:
-                busy.append(await p99(client, asked, 200))
-                rounds += 1
-            found: dict[str, Any] = await verification
-            assert (found["valid"], found["events"]) == (True, LONG)
+        idle = [await ask(client, asked) for _ in range(600)]
+        verification = asyncio.create_task(verify(client, path))
+        busy = []
+        while not verification.done():
+            busy.append(await ask(client, asked))
+        found = await verification
+        idle += [await ask(client, asked) for _ in range(600)]
 
-    # The bench holds it to 2; here other work shares the core. A thread that never sleeps gave 27.
-    assert statistics.median(busy) <= 4 * statistics.median(idle), (idle, busy)
+    assert (found["valid"], found["events"]) == (True, LONG)
+    # The bench holds it to 2; here other work shares the core, so the median of several spells counts.
+    medians = [statistics.median(p99(spell) for spell in batched(times, 150, strict=False)) for times in (busy, idle)]
+    assert medians[0] <= 4 * medians[1], medians
 
 
 async def test_a_flaw_far_into_a_long_ledger_is_named(settings: Settings, stores: Stores) -> None:

@@ -8,6 +8,7 @@ import pytest
 from devstack.functions_host import WorkerTransport
 from shared.api import MAX_BODY, preferred
 from tests.conftest import ALEX, Client, is_problem, make_twin
+from twins.app import create_app
 
 TWINS = "/api/v1/twins"
 OFFERED = ("application/json", "text/plain")
@@ -197,3 +198,18 @@ async def test_an_answer_may_be_kept_only_where_it_can_be_asked_for_again(alice:
     assert (await alice.get(path)).headers["cache-control"] == "private, no-cache"
     for answer in (await alice.get(TWINS), await alice.post(TWINS, json=ALEX), await alice.get(f"{TWINS}/x")):
         assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_bounds_of_every_number_are_in_the_document(environment: dict[str, str]) -> None:
+    numbers = {
+        (path, parameter["name"]): parameter["schema"]
+        for path, item in create_app().app.openapi()["paths"].items()
+        for operation in item.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["schema"].get("type") == "integer"
+    }
+
+    assert len(numbers) > 5
+    for where, schema in numbers.items():
+        assert schema["minimum"] == 1, where
+        assert schema["maximum"] == (100 if where[1] == "limit" else 2**63 - 1), where

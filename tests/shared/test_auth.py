@@ -72,6 +72,9 @@ REFUSED = {
     "another key": make(HS256, {"sub": "alice", "exp": LATER}, OTHER),
     "algorithm none without a signature": make({"alg": "none"}, {"sub": "alice", "exp": LATER}).rpartition(".")[0]
     + ".",
+    "an extension that must be understood": make(
+        HS256 | {"crit": ["b64"], "b64": False}, {"sub": "alice", "exp": LATER}
+    ),
     "algorithm none, signed": make({"alg": "none"}, {"sub": "alice", "exp": LATER}),
     "algorithm None": make({"alg": "None"}, {"sub": "alice", "exp": LATER}),
     "no algorithm": make({}, {"sub": "alice", "exp": LATER}),

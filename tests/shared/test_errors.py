@@ -1,6 +1,7 @@
 """Problem documents: every kind has its own name, and a refusal never repeats what was sent."""
 
 import json
+import re
 from http import HTTPStatus
 from typing import Any
 
@@ -147,6 +148,16 @@ async def test_a_parameter_that_does_not_fit_is_named(alice: Client, path: str, 
 
     assert is_problem(answer, 422, "validation-failed")
     assert [error["parameter"] for error in answer.json()["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize(
+    "path", ["/%20", "/a%22b", "/%C3%A9", "/100%25", "/%3Cb%3E", "/a%3Fb", "/%19%C2%9A", "/~a-b_c.d;e=f@g:h!$&'()*+,"]
+)
+async def test_an_instance_is_the_path_as_a_uri_has_it(alice: Client, path: str) -> None:
+    answer = await alice.get(f"/api/v1{path}")
+
+    assert is_problem(answer, 404, "not-found")
+    assert re.fullmatch(r"(/|[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-F]{2})+", answer.json()["instance"])
 
 
 async def test_the_detail_of_a_problem_does_not_depend_on_the_path(alice: Client) -> None:

@@ -17,7 +17,7 @@ from shared.context import Context
 from tests.conftest import Client, ClientOf, is_problem, make_twin
 from twins.persona.service import MAX_BYTES
 
-PERSONA = {
+PERSONA: dict[str, Any] = {
     "summary": "Alex helps customers of a bicycle shop.",
     "greeting": "Hi, Alex here.\nWhat can I do?",
     "languages": ["en", "pt-BR"],
@@ -28,7 +28,7 @@ PERSONA = {
     "examples": [{"user": "Is my bike ready?", "twin": "Let me look."}],
     "extensions": {"crm.id": 7},
 }
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "summary": None,
     "greeting": None,
     "languages": [],
@@ -133,7 +133,7 @@ async def test_a_patch_merges_into_the_latest(alice: Client, persona: str) -> No
     assert content_of(patched) == PERSONA | {
         "greeting": None,
         "traits": ["calm"],
-        "style": EMPTY["style"] | {"formality": "casual"},  # type: ignore[operator]
+        "style": EMPTY["style"] | {"formality": "casual"},
         "extensions": {"crm": {"team": "blue"}},
     }
     assert content_of(await alice.get(persona)) == content_of(patched)
@@ -164,7 +164,8 @@ async def test_a_condition_is_on_the_latest_version(alice: Client, persona: str)
 async def test_versions_are_listed_newest_first_page_by_page(alice: Client, bob: Client, persona: str) -> None:
     for n in range(5):
         await put(alice, persona, {"summary": f"Number {n}."})
-    pages, cursor = [], None
+    pages: list[list[int]] = []
+    cursor: str | None = None
     while pages == [] or cursor:
         page = await alice.get(f"{persona}/versions", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
         pages.append([entry["version"] for entry in page.json()["items"]])

@@ -66,7 +66,15 @@ class ConsentCreate(Input):
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VOICE]})
 
-    purposes: Annotated[list[Purpose], Field(min_length=1, max_length=20, description="What the twin may be used for.")]
+    purposes: Annotated[
+        list[Purpose],
+        Field(
+            min_length=1,
+            max_length=20,
+            description="What the twin may be used for.",
+            json_schema_extra={"uniqueItems": True},
+        ),
+    ]
     notice: Notice
     principal: Annotated[Subject | None, Field(description="The `sub` of who agreed; you, where left out.")] = None
     method: Annotated[Purpose, Field(description="How it was given.")] = "api"

@@ -11,7 +11,7 @@ from shared.context import Ctx
 from shared.docs import headers, problems
 from shared.errors import NotAcceptable
 from shared.idempotency import IdempotencyKey
-from shared.models import TwinId, WholeNumber
+from shared.models import Digits, TwinId
 from shared.paging import Cursor, Limit, Page
 from shared.preconditions import IfMatch, IfNoneMatch, is_not_modified
 from twins.persona import service
@@ -21,7 +21,7 @@ from twins.problems import ConsentRequired
 router = APIRouter(prefix="/api/v1/twins/{twin_id}/persona", tags=["persona"], route_class=ApiRoute)
 
 MAX_VERSION = 2**63 - 1
-Version = Annotated[WholeNumber, Path(ge=1, le=MAX_VERSION, description="The number of a version.")]
+Version = Annotated[int, Path(ge=1, le=MAX_VERSION, description="The number of a version."), Digits]
 
 
 def _represent(twin_id: TwinId, version: PersonaVersion) -> Response:
@@ -94,8 +94,8 @@ async def diff_versions(
     twin_id: TwinId,
     user: User,
     ctx: Ctx,
-    old: Annotated[WholeNumber, Query(alias="from", ge=1, le=MAX_VERSION, description="The older version.")],
-    new: Annotated[WholeNumber, Query(alias="to", ge=1, le=MAX_VERSION, description="The newer version.")],
+    old: Annotated[int, Query(alias="from", ge=1, le=MAX_VERSION, description="The older version."), Digits],
+    new: Annotated[int, Query(alias="to", ge=1, le=MAX_VERSION, description="The newer version."), Digits],
 ) -> Response:
     """Get what changed between two versions, as a JSON Patch (RFC 6902)."""
     patch = await service.diff(ctx, user, twin_id, old, new)

@@ -105,11 +105,11 @@ async def patch(
 
 async def restore(ctx: Context, user: CurrentUser, twin_id: UUID, version: int, key: Key | None) -> Answer:
     """Make an old version the next one again, once for each idempotency key; raises as `patch`."""
-    row = await _version(ctx, user, twin_id, version)
-    _allowed(row)
-    persona = await _read(ctx, user, twin_id, row)
 
     async def work(connection: Connection) -> Answer:
+        row = _found(await queries.select_version(connection, user.sub, twin_id, version), version)
+        _allowed(row)
+        persona = await _read(ctx, user, twin_id, row)
         async with _candidate(ctx, twin_id, persona) as document_id:
             restored = await _make_version(connection, user, twin_id, persona, document_id)
         location = f"/api/v1/twins/{twin_id}/persona/versions/{restored.version}"
@@ -201,7 +201,10 @@ def _check(if_match: str | None, latest: int) -> None:
 
 async def _version(ctx: Context, user: CurrentUser, twin_id: UUID, version: int | None) -> Record:
     async with ctx.postgres.connection() as connection:
-        row = await queries.select_version(connection, user.sub, twin_id, version)
+        return _found(await queries.select_version(connection, user.sub, twin_id, version), version)
+
+
+def _found(row: Record | None, version: int | None) -> Record:
     if row is None:
         raise no_twin()
     if row["document_id"] is None:
