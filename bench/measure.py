@@ -1,0 +1,238 @@
+"""One run: what is measured, in which order, and how often."""
+
+import contextlib
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from bench import data, profiler, workloads
+from bench.load import Outcome
+from bench.stack import App, Database, Stack, server_cpu
+from bench.workloads import Workloads
+from devstack.local import ROOT
+
+APPS = ("ours", "hand-written", "usual", "limit", "function host", "stock adapter")
+GROWN = ("gate", "get", "list, first page", "list, deep page")
+LIBRARIES = "import fastapi, asyncpg, motor.motor_asyncio, jose.jwt, azure.functions"
+PACKAGES = ("fastapi", "starlette", "pydantic", "uvicorn", "asyncpg", "motor", "python-jose", "sqlalchemy")
+CONNECTIONS = 16
+FEW_CONNECTIONS = 2
+"""Where lag is asked for and not throughput: many would wait for each other."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much of everything."""
+
+    name: str
+    rows: int
+    sizes: tuple[int, ...]
+    """Numbers of twins to compare the cost at."""
+    workloads: tuple[str, ...]
+    rounds: int
+    seconds: int
+    warm_up: int
+    """Requests to each application before its memory is read."""
+    events: int
+    imports: int
+    profiled: tuple[str, ...]
+    profile_seconds: int = 10
+
+
+def plans(rows: int | None) -> dict[str, Plan]:
+    """The profiles; `rows` twins for the comparison, where given."""
+    return {
+        "full": Plan(
+            name="full",
+            rows=rows or 100_000,
+            sizes=(1_000, 10_000, 100_000, 1_000_000),
+            workloads=workloads.ALL,
+            rounds=5,
+            seconds=3,
+            warm_up=10_000,
+            events=100_000,
+            imports=11,
+            profiled=("gate", "get", "create"),
+        ),
+        "short": Plan(
+            name="short",
+            rows=rows or 1_000,
+            sizes=(),
+            workloads=("gate", "list, deep page", "create"),
+            rounds=1,
+            seconds=1,
+            warm_up=100,
+            events=10_000,
+            imports=3,
+            profiled=(),
+        ),
+    }
+
+
+def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure everything, and return it as it goes into results.json."""
+    started = time.monotonic()
+    found: dict[str, Any] = {
+        "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "plan": asdict(plan) | {"connections": CONNECTIONS},
+        "machine": _machine(),
+    }
+    say("Filling the stores …")
+    databases = {rows: stack.database(rows) for rows in sorted({plan.rows, *plan.sizes})}
+    database = databases[plan.rows]
+    with _applications({name: App(name, database) for name in APPS}) as apps:
+        say(f"Warming up, {plan.warm_up} requests each …")
+        work = Workloads(apps["ours"])
+        found["rss_mb"] = {name: _warm_up(app, work, plan.warm_up) for name, app in apps.items()}
+        found["throughput"] = {}
+        for name in plan.workloads:
+            say(f"{name}: {plan.rounds} rounds of {len(apps)} applications …")
+            loads = {label: (app, work.of(app, name)) for label, app in apps.items()}
+            found["throughput"][name] = rounds(plan.rounds, plan.seconds, loads)
+        say("The gate, while a ledger is verified …")
+        found["ledger"] = _ledger(plan, apps["ours"], work)
+        say("The gate of a twin with many consents …")
+        found["consents"] = _consents(plan, apps["ours"], work)
+        for name in plan.profiled:
+            say(f"Profiling {name} …")
+            load = work.of(apps["ours"], name)
+            found.setdefault("profile", {})[name] = profiler.shares(apps["ours"], load, plan.profile_seconds)
+    if plan.sizes:
+        say("The same requests to databases of different sizes …")
+        found["growth"] = _growth(plan, [databases[rows] for rows in plan.sizes])
+    say("Import times …")
+    found["import_ms"] = _imports(plan, database)
+    found["seconds"] = round(time.monotonic() - started)
+    return found
+
+
+@contextlib.contextmanager
+def _applications[Key](apps: dict[Key, App]) -> Iterator[dict[Key, App]]:
+    with contextlib.ExitStack() as running:
+        for app in apps.values():
+            running.enter_context(app)
+        yield apps
+
+
+def _machine() -> dict[str, Any]:
+    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "processor": models[0].partition(": ")[2] if models else platform.processor(),
+        "processors": os.cpu_count(),
+        "server_pinned_to": server_cpu(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def _warm_up(app: App, work: Workloads, requests: int) -> float:
+    """Answer some requests, and return the resident memory in MB."""
+    load, answered = work.of(app, "gate"), 0
+    while answered < requests:
+        answered += app.run(load, 1, CONNECTIONS).requests
+    return round(app.process.memory_info().rss / 1e6, 1)
+
+
+def rounds[Key](
+    count: int, seconds: int, loads: dict[Key, tuple[App, list[bytes]]], connections: int = CONNECTIONS
+) -> dict[Key, list[dict[str, float]]]:
+    """Load each in turn, again and again, so that whatever else the machine does meets all of them."""
+    outcomes: dict[Key, list[dict[str, float]]] = {key: [] for key in loads}
+    keys = list(loads)
+    for number in range(count):
+        first = number % len(keys)
+        for key in [*keys[first:], *keys[:first]]:
+            app, requests = loads[key]
+            outcomes[key].append(_figures(app.run(requests, seconds, connections)))
+    return outcomes
+
+
+def _figures(outcome: Outcome) -> dict[str, float]:
+    return {
+        "rate": round(outcome.rate, 1),
+        "p50_ms": outcome.p50_ms,
+        "p99_ms": outcome.p99_ms,
+        "cpu_us": round(outcome.cpu_us, 1),
+    }
+
+
+def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
+    owner, twin_id = data.owner(0), data.some_twins(app.database.owner_dsn, data.owner(0), 1)[0]
+    data.add_events(app.database.owner_dsn, twin_id, owner, plan.events)
+    verification = work.request("GET", f"{workloads.TWINS}/{twin_id}/ledger/verification", owner)
+    gate = work.of(app, "gate")
+    idle, verifying, times = [], [], []
+    stop = threading.Event()
+
+    def verify() -> None:
+        while not stop.is_set():
+            before = time.monotonic()
+            answer = workloads.check(app, verification)
+            times.append(round(time.monotonic() - before, 3))
+            assert answer["valid"], answer
+            assert answer["events"] == plan.events, answer
+
+    for _ in range(plan.rounds):
+        idle.append(_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)))
+        stop.clear()
+        thread = threading.Thread(target=verify)
+        thread.start()
+        verifying.append(_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)))
+        stop.set()
+        thread.join()
+    return {"events": plan.events, "idle": idle, "verifying": verifying, "verification_s": times}
+
+
+def _consents(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
+    few, many = data.some_twins(app.database.owner_dsn, data.owner(1), 2)
+    data.add_consents(app.database.owner_dsn, many, data.owner(1))
+
+    def gate(twin_id: UUID) -> list[bytes]:
+        return [work.request("GET", f"{workloads.TWINS}/{twin_id}/decision?purpose=general", data.owner(1))]
+
+    return rounds(
+        plan.rounds, plan.seconds, {"1": (app, gate(few)), str(data.MANY): (app, gate(many))}, FEW_CONNECTIONS
+    )
+
+
+def _growth(plan: Plan, databases: Sequence[Database]) -> dict[str, Any]:
+    found: dict[str, Any] = {"plans": {str(one.rows): data.gate_plan(one.owner_dsn) for one in databases}}
+    with _applications({str(one.rows): App("ours", one) for one in databases}) as apps:
+        works = {rows: Workloads(app) for rows, app in apps.items()}
+        for app in apps.values():
+            _warm_up(app, works[str(app.database.rows)], plan.warm_up)
+        for name in GROWN:
+            loads = {rows: (app, works[rows].of(app, name)) for rows, app in apps.items()}
+            found[name] = rounds(plan.rounds, plan.seconds, loads, FEW_CONNECTIONS)
+    return found
+
+
+def _imports(plan: Plan, database: Database) -> dict[str, list[float]]:
+    """Milliseconds of the imports alone, each in a new interpreter."""
+    statements = {"function_app": "import function_app", "libraries": LIBRARIES}
+    found: dict[str, list[float]] = {name: [] for name in statements}
+    for number in range(plan.imports + 1):
+        for name, statement in statements.items():
+            code = f"import time; t = time.perf_counter(); {statement}; print((time.perf_counter() - t) * 1e3)"
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                cwd=ROOT,
+                env=os.environ | database.environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            if number:  # the first one may have compiled
+                found[name].append(round(float(done.stdout), 1))
+    return found

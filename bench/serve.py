@@ -1,0 +1,51 @@
+"""A process of one application under test: `python -m bench.serve NAME PORT`, while standard input is open."""
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from devstack import functions_host
+from devstack.process import LOCALHOST
+
+UNDER_UVICORN = {
+    "ours": "twins.app:create_app",
+    "hand-written": "bench.peers.handwritten:app",
+    "usual": "bench.peers.usual:app",
+    "limit": "bench.peers.limit:app",
+}
+THROUGH_WORKER = {
+    "function host": (functions_host.ROOT, "function_app.py"),
+    "stock adapter": (Path(__file__).parent / "peers", "stock.py"),
+}
+
+
+async def _serve_function_app(folder: Path, script: str, port: int) -> None:
+    worker = functions_host.Worker(folder, script)
+    await worker.start()
+    front = functions_host._front(worker)  # noqa: SLF001
+    config = uvicorn.Config(front, LOCALHOST, port, lifespan="off", log_config=None, access_log=False)
+    await uvicorn.Server(config).serve()
+
+
+def main(name: str, port: int) -> None:
+    def stop_with_parent() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop_with_parent, daemon=True).start()
+    if name in THROUGH_WORKER:
+        asyncio.run(_serve_function_app(*THROUGH_WORKER[name], port))
+    else:
+        app = UNDER_UVICORN[name]
+        uvicorn.run(
+            app, factory=app.endswith("create_app"), host=LOCALHOST, port=port, access_log=False, log_level="warning"
+        )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
