@@ -426,18 +426,18 @@ async def test_a_hundred_thousand_events_are_verified_while_the_gate_stays_quick
         asked, path = await make_twin(client), await make_twin(client, consent=False)
         async with superuser(stores) as connection:
             await lengthen(connection, path, LONG)
-        idle = [await ask(client, asked) for _ in range(600)]
+        idle = [await ask(client, asked) for _ in range(300)]
         verification = asyncio.create_task(verify(client, path))
         busy = []
         while not verification.done():
             busy.append(await ask(client, asked))
         found = await verification
-        idle += [await ask(client, asked) for _ in range(600)]
+        idle += [await ask(client, asked) for _ in range(300)]
 
     assert (found["valid"], found["events"]) == (True, LONG)
     # The bench holds it to 2; here other work shares the core, so the median of several spells counts.
     medians = [statistics.median(p99(spell) for spell in batched(times, 150, strict=False)) for times in (busy, idle)]
-    assert medians[0] <= 4 * medians[1], medians
+    assert medians[0] <= 3 * medians[1], medians
 
 
 async def test_a_flaw_far_into_a_long_ledger_is_named(settings: Settings, stores: Stores) -> None:

@@ -162,8 +162,8 @@ class Application:
 
 
 twins = st.integers(0, TWINS - 1)
-hours = st.none() | st.integers(1, 6)
-numbers = st.integers(0, 30)
+hours = st.none() | st.integers(1, 3)
+numbers = st.integers(0, 9)
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("grant"), twins, st.sets(st.sampled_from(PURPOSES), min_size=1), hours, hours),
@@ -174,9 +174,9 @@ operations = st.lists(
             st.fixed_dictionaries({}, optional={"not_before": hours, "expires": hours}),
         ),
         st.tuples(st.just("patch"), twins, st.booleans()),
-        st.tuples(st.just("wait"), st.integers(1, 4)),
+        st.tuples(st.just("wait"), st.integers(1, 3)),
     ),
-    min_size=5,
+    min_size=10,
     max_size=30,
 )
 
