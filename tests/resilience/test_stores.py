@@ -1,6 +1,8 @@
 """A store that is stopped, killed or hangs under load, and comes back."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Literal
 
 import pytest
@@ -18,12 +20,14 @@ type Fault = Literal["stop", "kill", "pause"]
 FAULTS: tuple[Fault, ...] = ("stop", "kill", "pause")
 
 
-async def hurt(server: Server, fault: Fault) -> None:
+@asynccontextmanager
+async def away(server: Server, fault: Fault) -> AsyncIterator[None]:
+    """Hurt a store for the time of the block."""
     await asyncio.to_thread(getattr(server, fault))
-
-
-async def heal(server: Server, fault: Fault) -> None:
-    await asyncio.to_thread(server.resume if fault == "pause" else server.start)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(server.resume if fault == "pause" else server.start)
 
 
 def answered(fault: Fault) -> float:
@@ -38,14 +42,13 @@ async def test_postgresql_goes_away_under_load_and_no_acknowledged_twin_is_lost(
             for fault in FAULTS:
                 await asyncio.sleep(LOAD_SECONDS)
                 with clients.watched() as outage:
-                    await hurt(stores.postgres, fault)
-                    with clients.watched(lambda sent: sent == path) as refused:
-                        reads = (clients.send("GET", path, "witness") for _ in range(20))
-                        await asyncio.gather(s.is_not_ready(), *reads)
-                assert refused.outcomes == {"503": 20}
+                    async with away(stores.postgres, fault):
+                        with clients.watched(lambda sent: sent == path) as refused:
+                            reads = (clients.send("GET", path, "witness") for _ in range(20))
+                            await asyncio.gather(s.is_not_ready(), *reads)
+                        assert refused.outcomes == {"503": 20}
+                    await s.recovered("GET", path, "witness", what=fault)
                 assert outage.slowest < answered(fault), fault
-                await heal(stores.postgres, fault)
-                await s.recovered("GET", path, "witness", what=fault)
                 await s.recovered("GET", "/ready", what=fault)
             await asyncio.sleep(LOAD_SECONDS)
         assert set(clients.tally.outcomes) <= {"200", "201", "409", "503"}
@@ -60,14 +63,13 @@ async def test_mongodb_goes_away_under_load_while_twins_go_on(stores: Stores) ->
             for fault in FAULTS:
                 await asyncio.sleep(LOAD_SECONDS)
                 with clients.watched(is_of_persona) as personas, clients.watched(is_of_twin) as others:
-                    await hurt(stores.mongod, fault)
-                    with clients.watched(lambda sent: sent == path) as refused:
-                        reads = (clients.send("GET", path, "author") for _ in range(8))
-                        await asyncio.gather(s.is_not_ready(), *reads)
-                    await heal(stores.mongod, fault)
+                    async with away(stores.mongod, fault):
+                        with clients.watched(lambda sent: sent == path) as refused:
+                            reads = (clients.send("GET", path, "author") for _ in range(8))
+                            await asyncio.gather(s.is_not_ready(), *reads)
+                        assert refused.outcomes["503"] >= 8
                     await s.recovered("GET", "/ready", what=fault)
                     await s.recovered("GET", path, "author", what=fault)
-                assert refused.outcomes["503"] >= 8
                 assert set(personas.outcomes) <= {"200", "503"}
                 assert personas.slowest < ANSWERED_HUNG
                 assert set(others.outcomes) == {"200", "201"}
@@ -82,14 +84,11 @@ async def test_a_process_can_be_stopped_while_a_store_hangs(stores: Stores, stor
         clients, (app,) = s.clients, s.apps
         twin = await clients.create("author", "twin")
         await clients.put_persona("author", twin, "Persona.")
-        await hurt(server, "pause")
-        try:
+        async with away(server, "pause"):
             waiting = [asyncio.create_task(clients.put_persona("author", twin, "Another.")) for _ in range(4)]
             await asyncio.sleep(0.5)
             s.figures["stopped_while_hanging_s"] = round(await app.stop(), 2)
             await asyncio.gather(*waiting)
-        finally:
-            await heal(server, "pause")
         assert set(clients.tally.outcomes) <= {"200", "201", "503"}, "a request under way was not answered"
         await app.start()
 
