@@ -61,6 +61,7 @@ lock: $(READY) ## Pin what pyproject.toml asks for (UPGRADE=1: the newest of eve
 	@$(UV_COMPILE) --extra migrate --group dev --constraints requirements.txt --output-file requirements-dev.txt
 
 include infra/infra.mk
+include bench/bench.mk
 
 # From scratch whenever a pin changes, so that nothing left over hides a missing requirement. All
 # output on standard error: `make token` prints a token and nothing else, the first time too. Compiling

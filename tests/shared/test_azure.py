@@ -418,10 +418,10 @@ async def test_the_steady_state_costs_next_to_nothing(vault: KeyVault, secret: O
     vault.add(NAME, FIRST)
     reader = secret(settings=settings(key_vault_refresh=300))
     await reader.values()
-    begun = time.perf_counter()
+    begun = time.thread_time()  # of the processor: the machine may have other things to do
     for _ in range(10_000):
         await reader.values()
-    assert (time.perf_counter() - begun) / 10_000 < 10e-6
+    assert (time.thread_time() - begun) / 10_000 < 10e-6
 
 
 # Microsoft Entra tokens
