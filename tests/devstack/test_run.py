@@ -29,12 +29,8 @@ MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
 
 
 def inherited() -> dict[str, str]:
-    """The environment without what is ours, and without the measurement of coverage, which doubles each start."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name not in OURS + MAKES and not name.startswith("COVERAGE_")
-    }
+    """The environment without what is ours."""
+    return {name: value for name, value in os.environ.items() if name not in OURS + MAKES}
 
 
 class Project:

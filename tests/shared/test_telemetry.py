@@ -10,6 +10,7 @@ import pytest
 
 from devstack.local import ROOT
 from tests.conftest import token
+from tests.stores import MEASURED
 
 CONNECTION = "InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint=https://127.0.0.1:9/"
 
@@ -25,6 +26,7 @@ def exported(environment: dict[str, str], bearer: str) -> dict[str, Any]:
     run = subprocess.run(
         [sys.executable, "-m", "tests.shared.exported_telemetry", bearer],
         env=os.environ
+        | MEASURED
         | environment
         | {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "LOG_NAMES": "false", "LOG_LEVEL": "DEBUG"},
         cwd=ROOT,
