@@ -33,7 +33,7 @@ token: $(READY) ## Print a bearer token: SUB=alice [SCOPE="…"]
 	@exec $(VENV) -m devstack token
 
 test: check ## All checks, then all tests on real stores of their own
-	@exec $(VENV) -m pytest --cov --numprocesses 2 --dist loadfile --ignore tests/resilience
+	@exec $(VENV) -m pytest --cov --numprocesses 3 --dist loadfile --ignore tests/resilience
 
 resilience: $(READY) ## More faults on real processes than `make test` has time for
 	@exec $(VENV) -m pytest tests/resilience
