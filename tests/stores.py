@@ -13,9 +13,8 @@ from devstack.local import ROOT
 from devstack.mongod import Mongod
 from devstack.postgres import SERVING, Postgres
 
-
 MEASURED = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("COVERAGE_")}
-"""What has coverage measure a test's process. That doubles its time, so only those get it whose code runs in no other."""
+"""What has coverage measure a process. That doubles its time, so only those get it whose code runs in no other."""
 
 
 @dataclass(frozen=True)
