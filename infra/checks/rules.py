@@ -365,6 +365,13 @@ def secrets_are_kept(deployment: Deployment) -> Problems:
             yield f"secret {secret.name} has no content type"
 
 
+def names_are_allowed(deployment: Deployment) -> Problems:
+    """Azure takes 3 to 24 lower-case letters and digits as the name of a storage account."""
+    for account in deployment.of("Microsoft.Storage/storageAccounts"):
+        if not re.fullmatch("[a-z0-9]{3,24}", account.name):
+            yield f"{account.name} is no name for a storage account"
+
+
 def connections_fit(deployment: Deployment) -> Problems:
     """Instances times pool, at the most there can be, stay below what PostgreSQL takes."""
     servers, sites = deployment.of(POSTGRES), deployment.of(SITE)
@@ -494,6 +501,7 @@ RULES: tuple[Rule, ...] = (
     secrets_are_references,
     roles_are_the_least,
     secrets_are_kept,
+    names_are_allowed,
     connections_fit,
     pooler_is_used_right,
     production_survives_a_zone,

@@ -72,6 +72,8 @@ BREAKS: list[tuple[str, str, str, str, str]] = [
     ("secrets_are_kept", "modules/vault.bicep", "enableRbacAuthorization: true", "enableRbacAuthorization: false", DEV),
     ("secrets_are_kept", "modules/vault.bicep", "      exp: expires\n", "", DEV),
     ("secrets_are_kept", "modules/vault.bicep", "    contentType: 'text/plain'\n", "", DEV),
+    ("names_are_allowed", "main.bicep", "replace(name, '-', '')", "toUpper(name)", DEV),
+    ("names_are_allowed", "main.bicep", "take(replace(name, '-', ''), 24)", "'st'", DEV),
     ("connections_fit", DEV, "postgresPoolMax = 8", "postgresPoolMax = 20", DEV),
     ("connections_fit", PROD, "maximumInstances = 100", "maximumInstances = 1000", PROD),
     ("connections_fit", DEV, "'Standard_B2s'", "'Standard_B1ms'", DEV),
