@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from jose import jwt
 
@@ -20,6 +21,10 @@ from twins.app import create_app
 
 SECRET = "a-secret-only-for-the-tests-of-32-bytes-and-more"
 ALEX = {"twin_name": "Alex", "use_case": "customer support", "tone": "professional", "consent": True}
+
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile("twins", deadline=None)
+hypothesis.settings.load_profile("twins")
 
 Client = httpx.AsyncClient
 ClientOf = Callable[..., Client]

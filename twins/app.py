@@ -70,7 +70,6 @@ def create_app(settings: Settings | None = None) -> Shell:
         version=VERSION,
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=[{"name": name, "description": description} for name, description in _TAGS.items()],
-        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
@@ -87,7 +86,8 @@ def create_app(settings: Settings | None = None) -> Shell:
         consent.keys_router,
         health.router,
     ):
-        app.include_router(router)
+        # Routes that are included are matched twice, once for their router and once for themselves.
+        app.router.routes.extend(router.routes)
     add_docs(app)
 
     async def close() -> None:

@@ -70,23 +70,16 @@ async def create(connection: Any, owner: str, wanted: dict[str, Any]) -> tuple[d
     if not all(isinstance(wanted[name], str) and wanted[name].strip() for name in names):
         raise Refused(422)
     async with connection.transaction():
-        twin_id = await twin_queries.insert_twin(connection, owner, *(wanted[name].strip() for name in names))
+        made = await twin_queries.insert_twin(connection, owner, *(wanted[name].strip() for name in names))
         if wanted["consent"]:
-            await _grant(connection, owner, twin_id)
-        return await get(connection, owner, twin_id)
+            await _grant(connection, owner, made)
+        return await get(connection, owner, made["id"])
 
 
-async def _grant(connection: Any, owner: str, twin_id: UUID) -> None:
-    locked = await consent_queries.lock_twin(connection, twin_id, owner)
-    if locked is None:
-        raise Refused(404)
-    chain = Chain(twin_id, locked["salt"], locked["ledger_seq"], locked["ledger_hash"])
-    row = await consent_queries.select_general(connection, twin_id)
-    if row is not None and row["reason"] == "granted":
-        return
+async def _grant(connection: Any, owner: str, twin: Any) -> None:
+    twin_id = twin["id"]
+    chain = Chain(twin_id, twin["salt"], twin["ledger_seq"], twin["ledger_hash"])
     terms = Terms(owner, "api", [GENERAL], BOOLEAN_NOTICE, None, None)
-    if await consent_queries.select_blocking(connection, twin_id, terms.purposes):
-        raise Refused(409)
     notice = terms.notice
     made = await consent_queries.insert_consent(
         connection,

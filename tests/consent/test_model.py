@@ -193,7 +193,6 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
 # Each example makes twins of its own, so the fixtures may serve all of them.
 @settings(
     max_examples=40,
-    deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

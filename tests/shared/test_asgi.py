@@ -172,14 +172,33 @@ async def test_a_request_id_that_does_not_fit_is_replaced_by_a_new_one(given: by
 async def test_a_request_id_ends_with_its_request(caplog: pytest.LogCaptureFixture) -> None:
     logs.configure("INFO")
     with caplog.at_level(logging.INFO, "shared.asgi"):
-        await call(answering(status=204), scope_of("/secret", [(b"x-request-id", b"first")]))
-        await call(answering())
+        await call(answering(status=404), scope_of("/secret", [(b"x-request-id", b"first")]))
+        await call(answering(status=404))
 
     first, second = [vars(record) for record in caplog.records if record.message == "Request"]
-    assert (first["request_id"], first["method"], first["status"]) == ("first", "GET", 204)
+    assert (first["request_id"], first["method"], first["status"]) == ("first", "GET", 404)
     assert second["request_id"] != "first"
     assert first["duration_ms"] >= 0
     assert "secret" not in str(first)
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "level"),
+    [
+        ("GET", 200, logging.DEBUG),
+        ("HEAD", 304, logging.DEBUG),
+        ("GET", 404, logging.INFO),
+        ("POST", 201, logging.INFO),
+    ],
+)
+async def test_only_reads_that_succeed_are_left_out_of_the_usual_log(
+    method: str, status: int, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "shared.asgi"):
+        await call(answering(status=status), {**scope_of(), "method": method})
+
+    (line,) = [record for record in caplog.records if record.message == "Request"]
+    assert line.levelno == level
 
 
 # --- The rest of ASGI ----------------------------------------------------------------------------

@@ -464,9 +464,7 @@ extensions = st.dictionaries(
 
 
 @given(extensions)
-@hypothesis_settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
-)
+@hypothesis_settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 async def test_extensions_come_back_exactly(client_of: ClientOf, extensions: dict[str, Any]) -> None:
     alice = client_of("alice-of-the-extensions")
     twins = (await alice.get("/api/v1/twins")).json()["items"]

@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 
 from shared import logs
-from shared.api import ApiRoute, answer
+from shared.api import ApiRoute, answer, operation_id
 from shared.auth import User
 from shared.context import Ctx
 from shared.docs import headers, problems
@@ -27,8 +27,8 @@ from twins.consent.models import (
     Verification,
 )
 
-router = APIRouter(prefix="/api/v1", route_class=ApiRoute)
-keys_router = APIRouter()
+router = APIRouter(prefix="/api/v1", route_class=ApiRoute, generate_unique_id_function=operation_id)
+keys_router = APIRouter(generate_unique_id_function=operation_id)
 
 ConsentId = Annotated[UUID, Path(description="The consent's id.")]
 

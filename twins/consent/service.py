@@ -130,6 +130,11 @@ async def lock(connection: Connection, twin_id: UUID, owner: str | None) -> Chai
     row = await queries.lock_twin(connection, twin_id, owner)
     if row is None:
         raise no_twin()
+    return chain_of(row)
+
+
+def chain_of(row: Record) -> Chain:
+    """Return the end of the ledger of a twin that this transaction has locked, or made."""
     return Chain(row["id"], row["salt"], row["ledger_seq"], row["ledger_hash"])
 
 
@@ -140,6 +145,10 @@ async def grant(connection: Connection, chain: Chain, actor: str, terms: Terms, 
         if blocking is not None:
             detail = f"There is a live grant for the purpose {blocking['purpose']}."
             raise ConsentActive(detail, consent_id=str(blocking["consent_id"]), state="given")
+    return await _insert(connection, chain, actor, terms, renews)
+
+
+async def _insert(connection: Connection, chain: Chain, actor: str, terms: Terms, renews: UUID | None = None) -> Record:
     try:
         row = await queries.insert_consent(
             connection,
@@ -172,7 +181,16 @@ async def grant_general(connection: Connection, chain: Chain, user: CurrentUser)
     """Record that the caller agrees to the general use of a locked twin, unless it is so already."""
     row = await queries.select_general(connection, chain.twin_id)
     if row is None or row["reason"] != "granted":
-        await grant(connection, chain, user.sub, Terms(user.sub, "api", [GENERAL], BOOLEAN_NOTICE, None, None))
+        await grant(connection, chain, user.sub, _general(user))
+
+
+async def grant_first(connection: Connection, chain: Chain, user: CurrentUser) -> None:
+    """The same for a twin that this transaction has just made, so that nothing can be in its way."""
+    await _insert(connection, chain, user.sub, _general(user))
+
+
+def _general(user: CurrentUser) -> Terms:
+    return Terms(user.sub, "api", [GENERAL], BOOLEAN_NOTICE, None, None)
 
 
 async def withdraw_general(connection: Connection, chain: Chain, user: CurrentUser) -> None:

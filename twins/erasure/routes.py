@@ -5,14 +5,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Response
 
-from shared.api import ApiRoute, answer
+from shared.api import ApiRoute, answer, operation_id
 from shared.auth import User
 from shared.context import Ctx
 from shared.docs import headers
 from twins.erasure import service
 from twins.erasure.models import Account, Erasure
 
-router = APIRouter(prefix="/api/v1", route_class=ApiRoute)
+router = APIRouter(prefix="/api/v1", route_class=ApiRoute, generate_unique_id_function=operation_id)
 
 
 def location(erasure_id: UUID) -> dict[str, str]:

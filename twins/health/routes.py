@@ -6,11 +6,12 @@ from typing import Literal
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from shared.api import operation_id
 from shared.context import Ctx
 from shared.docs import problems
 from shared.errors import Unavailable
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 READY_WITHIN = 2.0
 """Seconds for both stores to answer."""

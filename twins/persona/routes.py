@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Response
 
 from shared import logs
-from shared.api import ApiRoute, answer, not_modified, preferred
+from shared.api import ApiRoute, answer, not_modified, operation_id, preferred
 from shared.auth import User
 from shared.context import Ctx
 from shared.docs import headers, problems
@@ -18,7 +18,12 @@ from twins.persona import service
 from twins.persona.models import PatchOperation, Persona, PersonaPatch, PersonaVersion, Prompt, VersionEntry
 from twins.problems import ConsentRequired
 
-router = APIRouter(prefix="/api/v1/twins/{twin_id}/persona", tags=["persona"], route_class=ApiRoute)
+router = APIRouter(
+    prefix="/api/v1/twins/{twin_id}/persona",
+    tags=["persona"],
+    route_class=ApiRoute,
+    generate_unique_id_function=operation_id,
+)
 
 MAX_VERSION = 2**63 - 1
 Version = Annotated[int, Path(ge=1, le=MAX_VERSION, description="The number of a version."), Digits]

@@ -11,16 +11,20 @@ _TWIN = """
 _FROM = "twins t LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = 'general'"
 
 
-async def insert_twin(connection: Connection, owner: str, twin_name: str, use_case: str, tone: str) -> UUID:
-    """Insert a twin, and return its id."""
-    twin_id: UUID = await connection.fetchval(
-        "INSERT INTO twins (owner, twin_name, use_case, tone) VALUES ($1, $2, $3, $4) RETURNING id",
+async def insert_twin(connection: Connection, owner: str, twin_name: str, use_case: str, tone: str) -> Record:
+    """Insert a twin, and return its id with the head of its ledger."""
+    row = await connection.fetchrow(
+        """
+        INSERT INTO twins (owner, twin_name, use_case, tone) VALUES ($1, $2, $3, $4)
+        RETURNING id, salt, ledger_seq, ledger_hash
+        """,
         owner,
         twin_name,
         use_case,
         tone,
     )
-    return twin_id
+    assert row is not None  # noqa: S101 - one row was inserted
+    return row
 
 
 async def select_twin(connection: Connection, owner: str, twin_id: UUID) -> Record | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from shared import logs
-from shared.api import ApiRoute, answer, not_modified
+from shared.api import ApiRoute, answer, not_modified, operation_id
 from shared.auth import User
 from shared.context import Ctx
 from shared.docs import headers, problems
@@ -18,7 +18,9 @@ from twins.consent.service import ConsentActive
 from twins.twin import service
 from twins.twin.models import Twin, TwinCreate, TwinPatch
 
-router = APIRouter(prefix="/api/v1/twins", tags=["twins"], route_class=ApiRoute)
+router = APIRouter(
+    prefix="/api/v1/twins", tags=["twins"], route_class=ApiRoute, generate_unique_id_function=operation_id
+)
 
 
 @router.post("", status_code=201, response_model=Twin, responses=headers(201, "ETag", "Location"))

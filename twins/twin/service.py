@@ -45,11 +45,10 @@ async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key |
     logger.info("Twin creation initiated", extra=named)
 
     async def work(connection: Connection) -> Answer:
-        twin_id = await queries.insert_twin(connection, user.sub, wanted.twin_name, wanted.use_case, wanted.tone)
+        made = await queries.insert_twin(connection, user.sub, wanted.twin_name, wanted.use_case, wanted.tone)
         if wanted.consent:
-            chain = await consent.lock(connection, twin_id, user.sub)
-            await consent.grant_general(connection, chain, user)
-        row = await _select(connection, user, twin_id)
+            await consent.grant_first(connection, consent.chain_of(made), user)
+        row = await _select(connection, user, made["id"])
         twin = Twin.model_validate(dict(row))
         return Answer(twin.id, twin.model_dump_json(), {"Location": _path(twin.id), "ETag": _tag(row)})
 
