@@ -5,15 +5,20 @@ from uuid import UUID
 
 from shared.postgres import Connection, Record
 
+# With a limit for the planner's sake, as in the gate.
+_DECISION = """
+    LATERAL (SELECT reason FROM decisions WHERE twin_id = t.id AND purpose = 'general' LIMIT 1) d ON true
+"""
+
 
 async def select_head(connection: Connection, owner: str, twin_id: UUID) -> Record | None:
     """Return the number of a twin's latest persona version (0: none yet), and the gate's reason."""
     return await connection.fetchrow(
-        """
+        f"""
         SELECT t.persona_version, coalesce(d.reason, 'no_consent') AS reason
-        FROM twins t LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = 'general'
+        FROM twins t LEFT JOIN {_DECISION}
         WHERE t.id = $1 AND t.owner = $2
-        """,
+        """,  # noqa: S608 - a constant of this file
         twin_id,
         owner,
     )
@@ -25,14 +30,14 @@ async def select_version(connection: Connection, owner: str, twin_id: UUID, vers
     `document_id` is null where there is no such version.
     """
     return await connection.fetchrow(
-        """
+        f"""
         SELECT t.twin_name, t.use_case, t.tone, t.persona_version, coalesce(d.reason, 'no_consent') AS reason,
                v.version, v.document_id, v.created_at
         FROM twins t
-        LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = 'general'
+        LEFT JOIN {_DECISION}
         LEFT JOIN persona_versions v ON v.twin_id = t.id AND v.version = coalesce($3, t.persona_version)
         WHERE t.id = $1 AND t.owner = $2
-        """,
+        """,  # noqa: S608 - a constant of this file
         twin_id,
         owner,
         version,

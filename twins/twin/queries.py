@@ -8,7 +8,12 @@ _TWIN = """
     t.id, t.twin_name, t.use_case, t.tone, coalesce(d.reason = 'granted', false) AS consent,
     t.version, t.created_at, t.updated_at
 """
-_FROM = "twins t LEFT JOIN decisions d ON d.twin_id = t.id AND d.purpose = 'general'"
+# With a limit for the planner's sake, as in the gate.
+_FROM = """
+    twins t LEFT JOIN LATERAL (
+        SELECT reason FROM decisions WHERE twin_id = t.id AND purpose = 'general' LIMIT 1
+    ) d ON true
+"""
 
 
 async def insert_twin(connection: Connection, owner: str, twin_name: str, use_case: str, tone: str) -> Record:
