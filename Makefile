@@ -15,7 +15,7 @@ export BASE_URL
 READY := .venv/.ready
 VENV := .venv/bin/python
 
-.PHONY: help run run-functions demo token test resilience check migrate local-settings lock
+.PHONY: help run run-functions demo token test check migrate local-settings lock
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name what; do printf '  make %-14s %s\n' "$$name" "$$what"; done
@@ -33,10 +33,7 @@ token: $(READY) ## Print a bearer token: SUB=alice [SCOPE="…"]
 	@exec $(VENV) -m devstack token
 
 test: check ## All checks, then all tests on real stores of their own
-	@exec $(VENV) -m pytest --cov --numprocesses 3 --dist loadfile --ignore tests/resilience
-
-resilience: $(READY) ## More faults on real processes than `make test` has time for
-	@exec $(VENV) -m pytest tests/resilience
+	@exec $(VENV) -m pytest --cov --numprocesses 3 --dist loadfile $(SLOW:%=--ignore %) $(REPORTS)
 
 check: $(READY) ## Format, lint, types, layering, and whether generated files are current
 	@$(VENV) -m ruff check .
@@ -45,6 +42,7 @@ check: $(READY) ## Format, lint, types, layering, and whether generated files ar
 	@$(VENV) .venv/bin/lint-imports
 	@$(VENV) -m devstack.lock
 	@$(VENV) -m twins.openapi --check
+	@$(VENV) -m proof --check
 
 migrate: $(READY) ## Bring both stores to the newest revision
 	@exec $(VENV) -m devstack migrate
@@ -62,6 +60,7 @@ lock: $(READY) ## Pin what pyproject.toml asks for (UPGRADE=1: the newest of eve
 
 include infra/infra.mk
 include bench/bench.mk
+include proof/proof.mk
 
 # From scratch whenever a pin changes, so that nothing left over hides a missing requirement. All
 # output on standard error: `make token` prints a token and nothing else, the first time too. Compiling

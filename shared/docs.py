@@ -110,6 +110,10 @@ code { overflow-wrap: anywhere; }
 dt { margin-top: 1rem; font-weight: 600; }
 /* An empty column, since no operation has links, that pushes the table out of a phone's window. */
 .swagger-ui .response-col_links { display: none; }
+/* Two buttons, once a body is edited, that do not fit beside each other in a phone's window. */
+.swagger-ui .try-out.btn-group { display: flex; flex-wrap: wrap; gap: .5rem; justify-content: flex-end; }
+/* Room for the buttons that lie on an answer, which would cover its end. Against the element's own style. */
+.swagger-ui .highlight-code:has(.download-contents) .microlight { padding-bottom: 3.25rem !important; }
 """
 
 _PACKAGED = {

@@ -42,6 +42,8 @@ def configure(level: str) -> None:
     for name in ("azure.core", "azure.identity"):
         # At INFO each token or secret read is eight lines; the warnings carry the services' own text.
         logging.getLogger(name).setLevel(logging.ERROR)
+    # At DEBUG, which a host may set for everything, each command is logged with its documents.
+    logging.getLogger("pymongo").setLevel(logging.INFO)
     root = logging.getLogger()
     if root.handlers:
         return

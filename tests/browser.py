@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -39,6 +40,7 @@ class Size:
 
 DESKTOP = Size(1280, 800, mobile=False)
 PHONE = Size(390, 844, mobile=True)
+SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
 
 _FLAGS = (
     "--headless=new",
@@ -143,6 +145,14 @@ class Page:
                 self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
             case "Audits.issueAdded" if params["issue"]["code"] == "ContentSecurityPolicyIssue":
                 self.errors.append(json.dumps(params["issue"]["details"]))
+
+
+async def assert_sound(page: Page, site: str) -> None:
+    """The page had no error, kept to its host and fits its window."""
+    assert not page.errors, page.errors
+    hosts = {urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "blob:"))}
+    assert hosts == {urlsplit(site).netloc}, hosts
+    assert await page.evaluate("document.documentElement.scrollWidth") <= page.size.width, "it is too wide"
 
 
 class Browser:

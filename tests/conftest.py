@@ -16,6 +16,14 @@ from devstack.functions_host import Worker, WorkerTransport
 from devstack.local import signing_key
 from shared.context import Context
 from shared.settings import Settings
+from tests import log_search
+from tests.log_search import (  # noqa: F401 - pytest's hooks
+    pytest_configure,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+    pytest_unconfigure,
+)
 from tests.stores import Stores, running_stores
 from twins.app import create_app
 
@@ -34,6 +42,8 @@ ClientOf = Callable[..., Client]
 def token(sub: Any, *, key: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     """Sign a token that is valid for an hour unless `claims` say otherwise; None drops a claim."""
     payload = {"sub": sub, "exp": int(time.time()) + 3600} | claims
+    log_search.hide("account", sub)
+    log_search.hide("secret", key)
     return str(jwt.encode({k: v for k, v in payload.items() if v is not None}, key, algorithm=algorithm))
 
 
@@ -51,7 +61,10 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
         "DIGEST_KEY": "a-digest-key-only-for-the-tests-of-32-bytes",
         "RECEIPT_KEYS": json.dumps(signing_key()),
         "ERASURE_SECOND_SWEEP": "0.2",
+        "LOG_LEVEL": "DEBUG",
+        "LOG_NAMES": "false",
     }
+    log_search.hide("secret", values["DIGEST_KEY"], json.loads(values["RECEIPT_KEYS"])["d"])
     before = dict(os.environ)
     os.environ.update(values)
     yield values
@@ -95,7 +108,8 @@ _numbers = itertools.count()
 def client_of(transport: httpx.AsyncBaseTransport) -> ClientOf:
     def client(sub: str, scope: str | None = None) -> Client:
         headers = {"Authorization": f"Bearer {token(sub, scope=scope)}"}
-        return Client(transport=transport, base_url="http://twins.test", headers=headers)
+        hooks = {"request": [log_search.hide_names]}
+        return Client(transport=transport, base_url="http://twins.test", headers=headers, event_hooks=hooks)
 
     return client
 

@@ -12,7 +12,7 @@ import pytest
 from devstack import demo
 from devstack.local import ROOT
 from devstack.process import LOCALHOST, StackError, free_port
-from tests.docs.serving import serving
+from tests.serving import serving
 
 type Lie = Callable[[httpx.Request, httpx.Response], Any]
 """Returns what the app is to have answered, or None for what it did."""
@@ -20,8 +20,8 @@ type Lie = Callable[[httpx.Request, httpx.Response], Any]
 
 @pytest.fixture(scope="module")
 def url(environment: dict[str, str]) -> Iterator[str]:
-    with serving(environment) as address:
-        yield address
+    with serving(environment) as service:
+        yield service.url
 
 
 class Lying(httpx.HTTPTransport):

@@ -111,7 +111,7 @@ def project() -> Iterator[Project]:
     with tempfile.TemporaryDirectory(prefix="twins-") as name:
         root = Path(name).resolve() / "a copy"
         root.mkdir()
-        for folder in ("bench", "devstack", "infra", "migrations", "shared", "twins"):
+        for folder in ("bench", "devstack", "infra", "migrations", "proof", "shared", "twins"):
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for file in ("function_app.py", "host.json", "Makefile", "requirements.txt", "requirements-dev.txt"):
             shutil.copy(ROOT / file, root)

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from tests.conftest import Client, token
-from tests.docs.serving import serving
+from tests.serving import serving
 
 
 @pytest.fixture(scope="session")
 def url(environment: dict[str, str]) -> Iterator[str]:
-    with serving(environment) as address:
-        yield address
+    with serving(environment) as service:
+        yield service.url
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_every_file_that_is_named_exists(name: str) -> None:
 
 def test_every_make_target_that_is_named_exists() -> None:
     named = {target for path in DOCUMENTS for target in re.findall(r"make ([a-z]+(?:-[a-z]+)*)\b", _commands(path))}
-    rules = "".join(file.read_text() for file in (ROOT / "Makefile", ROOT / "infra/infra.mk"))
+    rules = "".join(file.read_text() for file in (ROOT / "Makefile", *ROOT.glob("*/*.mk")))
 
     assert {"run", "test", "demo", "token"} <= named
     for target in named:

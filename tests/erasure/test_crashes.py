@@ -66,7 +66,7 @@ class Application:
 @pytest.fixture
 async def application(settings: Settings) -> AsyncIterator[Application]:
     app = create_app(settings)
-    headers = {"Authorization": f"Bearer {token('owner')}"}
+    headers = {"Authorization": f"Bearer {token('crash-owner')}"}
     async with Client(transport=httpx.ASGITransport(app), base_url="http://twins.test", headers=headers) as client:
         yield Application(client, app.app.state.context)
     await app.close()
@@ -122,7 +122,7 @@ async def test_a_process_killed_before_any_of_its_steps_leaves_an_erasure_that_e
         step += 1
         path = await application.full_twin(f"step-{step}")
         whole = await rows_of(own, path)
-        died, about_to = await asyncio.to_thread(crasher.erase, step, token("owner"), path)
+        died, about_to = await asyncio.to_thread(crasher.erase, step, token("crash-owner"), path)
         steps.append(about_to)
         why = f"killed before step {step}: {about_to}"
         if await erasure_id_of(own, path):

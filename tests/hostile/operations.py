@@ -4,8 +4,9 @@ So that a new route is tried by itself, and one that nobody knows how to ask fai
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ class Operation:
     path: str
     parameters: tuple[dict[str, Any], ...]
     body: Any
+    whole: Any
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -36,36 +38,50 @@ class Operation:
     def ids(self) -> set[str]:
         return {it["name"] for it in self.parameters if it["in"] == "path"}
 
-    def request(self, client: Client, ids: dict[str, str]) -> httpx.Request:
-        """Return a request that would succeed if everything that `ids` names were the client's own."""
+    def request(
+        self, client: Client, ids: dict[str, str], body: Any = None, query: Mapping[str, str | int] | None = None
+    ) -> httpx.Request:
+        """Return a request that would succeed if everything that `ids` names were the client's own.
+
+        With another `body` it has that as it is, and with a `query` those parameters too.
+        """
         path = self.path
         for name in self.ids:
             path = path.replace(f"{{{name}}}", ids[name])
-        query: dict[str, int] = {
+        required: dict[str, int] = {
             it["name"]: {"integer": 1}[it["schema"]["type"]]  # as yet no other kind is required
             for it in self.parameters
             if it["in"] == "query" and it.get("required")
         }
-        return client.build_request(self.method, path, params=query, json=_with_ids(self.body, ids))
+        sent = _with_ids(self.body, ids) if body is None else body
+        return client.build_request(self.method, path, params={**required, **(query or {})}, json=sent)
+
+    def whole_for(self, ids: dict[str, str]) -> Any:
+        """Return a body with every member that there is, about what `ids` names."""
+        return _with_ids(self.whole, ids)
+
+    def spoiled(self, ids: dict[str, str], poison: Any) -> list[Any]:
+        """Return whole bodies, in each of which one string is another value."""
+        return _spoiled(self.whole_for(ids), poison)
 
 
-def _described() -> Iterator[Operation]:
+@cache
+def _described() -> list[Operation]:
     document = create_app().app.openapi()
+    found = []
     for path, item in document["paths"].items():
         for method, operation in item.items():
-            body = None
+            body = whole = None
             if "requestBody" in operation:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
-                body = _example(document, schema)
-            yield Operation(method.upper(), path, tuple(operation.get("parameters", ())), body)
+                body, whole = _example(document, schema), _whole(document, schema)
+            found.append(Operation(method.upper(), path, tuple(operation.get("parameters", ())), body, whole))
+    return found
 
 
 def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     """Return an example of a schema: its own, or one made of its parts."""
-    if "anyOf" in schema:
-        schema = schema["anyOf"][0]
-    if "$ref" in schema:
-        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    schema = _resolved(document, schema)
     if "examples" in schema:
         return copy.deepcopy(schema["examples"][0])
     if schema["type"] == "array":
@@ -74,6 +90,41 @@ def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
         return {name: _example(document, schema["properties"][name]) for name in schema["required"]}
     assert schema.get("format") == "uuid", f"the walk has no example of {schema}"
     return NOBODYS
+
+
+def _whole(document: dict[str, Any], schema: dict[str, Any], place: int = 0) -> Any:
+    """Return a value of a schema with every member that it names; `place` is the value's own among members."""
+    match schema := _resolved(document, schema):
+        case {"type": "object"}:
+            members = schema.get("properties", {}).items()
+            return {name: _whole(document, member, n) for n, (name, member) in enumerate(members)}
+        case {"type": "array"}:
+            return [_whole(document, schema["items"])]
+        case {"type": "boolean"}:
+            return True
+        case {"type": "string", "format": "uuid"}:
+            return NOBODYS
+        case {"type": "string", "format": "date-time"}:
+            return f"{2030 + place}-01-01T00:00:00Z"  # what comes later in a schema ends later
+        case {"type": "string"}:
+            return "en"  # a text, a language and a purpose
+    raise AssertionError(f"the walk has no value of {schema}")
+
+
+def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    schema = schema.get("anyOf", [schema])[0]
+    if "$ref" not in schema:
+        return schema
+    found: dict[str, Any] = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    return found
+
+
+def _spoiled(body: Any, poison: Any) -> list[Any]:
+    if isinstance(body, dict):
+        return [body | {name: worse} for name, value in body.items() for worse in _spoiled(value, poison)]
+    if isinstance(body, list):
+        return [[*body[:n], worse, *body[n + 1 :]] for n, value in enumerate(body) for worse in _spoiled(value, poison)]
+    return [poison] if isinstance(body, str) else []
 
 
 def _with_ids(body: Any, ids: dict[str, str]) -> Any:

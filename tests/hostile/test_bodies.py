@@ -79,20 +79,6 @@ async def test_a_body_that_does_not_fit_is_422_and_changes_nothing(alice: Client
     assert await state(alice, ids) == before
 
 
-def spoiled(body: Any, poison: Any) -> list[Any]:
-    """Return copies of a body, in each of which one string is another value."""
-    if isinstance(body, dict):
-        return [
-            body | {name: worse}
-            for name, value in body.items()
-            if name != "extensions"
-            for worse in spoiled(value, poison)
-        ]
-    if isinstance(body, list):
-        return [[*body[:n], worse, *body[n + 1 :]] for n, value in enumerate(body) for worse in spoiled(value, poison)]
-    return [poison] if isinstance(body, str) else []
-
-
 @pytest.mark.parametrize("poison", ["", "\u200b\u200b", "a\0b", "a\u202eb", 7, ["a"], "x" * 30_000])
 async def test_a_text_nobody_could_read_is_refused_wherever_it_stands(
     alice: Client, writes: list[Operation], poison: Any
@@ -100,8 +86,7 @@ async def test_a_text_nobody_could_read_is_refused_wherever_it_stands(
     ids = await possessions(alice)
     before = await state(alice, ids)
     for operation in writes:
-        body = json.loads(operation.request(alice, ids).content)
-        for worse in spoiled(body, poison):
+        for worse in operation.spoiled(ids, poison):
             assert await refused(alice, operation, ids, json.dumps(worse).encode()) == 422, (operation, worse)
     assert await state(alice, ids) == before
 

@@ -1,9 +1,7 @@
 """The smoke test against the real app: it passes, and one broken rule makes it fail."""
 
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from typing import override
 
@@ -14,32 +12,15 @@ from devstack import smoke
 from devstack.local import ROOT
 from devstack.process import LOCALHOST, free_port
 from tests.conftest import token
+from tests.serving import serving
 
 type Change = Callable[[httpx.Request, httpx.Response], None]
 
 
 @pytest.fixture(scope="module", params=["app", "functions"])
 def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    command = [sys.executable, "-m", "devstack.serve", request.param, str(port)]
-    server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, env=os.environ | environment)
-    try:
-        yield _once_ready(f"http://{LOCALHOST}:{port}")
-    finally:
-        server.communicate()  # serves for as long as its standard input is open
-        server.wait(10)
-
-
-def _once_ready(url: str) -> str:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url}/ready", trust_env=False).status_code == 200:
-                return url
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise TimeoutError(url)
+    with serving(environment, request.param) as service:
+        yield service.url
 
 
 class Broken(httpx.HTTPTransport):

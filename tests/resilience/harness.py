@@ -4,8 +4,7 @@ A test is one `scenario(…)` block: it starts the application, lets the test hu
 and then audits: what was acknowledged is what is stored, over HTTP and by SQL; every ledger verifies;
 every connection is given back; nobody was answered 500; no process logged an error.
 
-Environment: `PROFILE` is `short` (the default) or `long`; `RESILIENCE_RESULTS` names a file that gets
-one JSON line a scenario.
+Environment: `PROFILE` is `short` (the default) or `full`.
 """
 
 import asyncio
@@ -36,14 +35,16 @@ from pymongo import MongoClient
 from devstack.local import ROOT, signing_key
 from devstack.postgres import SERVING
 from devstack.process import LOCALHOST, free_port
+from tests import log_search
 from tests.conftest import ALEX, SECRET, is_problem, token
 from tests.database import owner_of
+from tests.figures import record
 from tests.stores import Stores
 
 type Work = Callable[[int], Awaitable[object]]
 """One of many like it, told its number."""
 
-LONG = os.environ.get("PROFILE") == "long"
+LONG = os.environ.get("PROFILE") == "full"
 SEED = 20_261_124
 LOAD_SECONDS = 10.0 if LONG else 0.7
 """How long load runs before, and again after, a fault."""
@@ -528,11 +529,13 @@ async def scenario(
                 await app.kill()
             await clients.close()
         for app in running:
+            log_search.keep(app.log)
             assert not app.complaints(), app.complaints()[:3]
-    _report(
+    record(
+        "resilience",
         {
             "scenario": name,
-            "profile": "long" if LONG else "short",
+            "profile": "full" if LONG else "short",
             "seconds": round(time.monotonic() - started, 1),
             "requests": seen.requests,
             "outcomes": dict(sorted(seen.outcomes.items())),
@@ -540,14 +543,8 @@ async def scenario(
             "twins": sum(map(len, clients.twins.values())),
             "persona_versions": sum(map(len, clients.personas.values())),
             **current.figures,
-        }
+        },
     )
-
-
-def _report(figures: dict[str, Any]) -> None:
-    if file := os.environ.get("RESILIENCE_RESULTS"):
-        with Path(file).open("a") as results:
-            results.write(json.dumps(figures) + "\n")
 
 
 async def eventually(count: Callable[[], Awaitable[int]], most: int, within: float = 10.0) -> None:

@@ -287,7 +287,7 @@ async def test_each_key_of_a_rotation_verifies_and_the_best_reason_is_told(setti
 
 async def test_scopes_are_delimited_by_spaces(settings: Settings) -> None:
     asked = authenticator(settings)
-    found = await user(asked, token("service", scope="twins:decide  other"))
+    found = await user(asked, token("a-service", scope="twins:decide  other"))
 
     assert found.scopes == {"twins:decide", "other"}
     assert (await user(asked, token("alice"))).scopes == set()

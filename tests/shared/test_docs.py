@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from html.parser import HTMLParser
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import httpx
 import jsonschema_rs
@@ -23,7 +22,7 @@ from pydantic import BaseModel
 
 from shared import docs, errors
 from shared.asgi import Shell
-from tests.browser import DESKTOP, PHONE, Browser, Page, Size, chromium
+from tests.browser import DESKTOP, SIZES, Browser, Size, assert_sound, chromium
 
 
 class NoteLocked(errors.Conflict):
@@ -403,8 +402,6 @@ def test_the_document_is_the_same_in_every_process() -> None:
 
 # --- In a browser --------------------------------------------------------------------------------
 
-SIZES = pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
-
 
 @pytest.fixture(scope="module")
 def site(app: Shell) -> Iterator[str]:
@@ -426,14 +423,6 @@ def site(app: Shell) -> Iterator[str]:
 async def browser() -> AsyncIterator[Browser]:
     async with chromium() as browser:
         yield browser
-
-
-async def assert_sound(page: Page, site: str) -> None:
-    """The page had no error, kept to its host and fits its window."""
-    assert page.errors == []
-    hosts = {urlsplit(url).netloc for url in page.requests if not url.startswith(("data:", "blob:"))}
-    assert hosts == {urlsplit(site).netloc}
-    assert await page.evaluate("document.documentElement.scrollWidth") <= page.size.width
 
 
 async def test_a_missing_browser_fails_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from devstack.functions_host import WorkerTransport
+from shared.context import Context
 from shared.settings import Settings
 from tests.conftest import ALEX, Client, ClientOf, is_problem, make_twin, token
 from tests.database import refused_name
@@ -92,12 +93,12 @@ def fields(log: pytest.LogCaptureFixture, message: str) -> list[dict[str, Any]]:
 
 
 async def test_a_creation_is_logged_when_it_begins_and_when_it_is_done(
-    alice: Client, log: pytest.LogCaptureFixture
+    alice: Client, context: Context, log: pytest.LogCaptureFixture
 ) -> None:
     made = await alice.post("/api/v1/twins", json=ALEX, headers={"X-Request-Id": "from-the-client"})
 
     (initiated,), (created,) = fields(log, "Twin creation initiated"), fields(log, "Twin created")
-    assert initiated["twin_name"] == created["twin_name"] == "Alex"
+    assert initiated["twin_name"] == created["twin_name"] == context.log_name("Alex")
     assert created["twin_id"] == made.json()["id"]
     assert initiated["request_id"] == created["request_id"] == "from-the-client"
     assert initiated["owner"] == created["owner"] != ""
@@ -106,7 +107,7 @@ async def test_a_creation_is_logged_when_it_begins_and_when_it_is_done(
 
 
 async def test_a_refused_creation_is_logged_with_its_class_and_no_text(
-    alice: Client, log: pytest.LogCaptureFixture
+    alice: Client, context: Context, log: pytest.LogCaptureFixture
 ) -> None:
     key = {"Idempotency-Key": "one-and-the-same"}
     await alice.post("/api/v1/twins", json=ALEX, headers=key)
@@ -114,7 +115,8 @@ async def test_a_refused_creation_is_logged_with_its_class_and_no_text(
 
     assert is_problem(refused, 422, "idempotency-key-reused")
     (failed,) = fields(log, "Twin creation failed")
-    assert (failed["error"], failed["constraint"], failed["twin_name"]) == ("IdempotencyKeyReused", None, "Alex")
+    assert (failed["error"], failed["constraint"]) == ("IdempotencyKeyReused", None)
+    assert failed["twin_name"] == context.log_name("Alex")
     assert failed["levelname"] == "INFO"
 
 
@@ -156,6 +158,16 @@ async def test_where_names_are_not_logged_a_digest_stands_for_them(
     assert names == [event["twin_name"] for event in fields(log, "Twin creation initiated")]
     ours = [record for record in log.records if record.name.startswith(("twins", "shared"))]
     assert not any("Rumpelstiltskin" in str(vars(record)) for record in ours)
+
+
+async def test_where_names_are_logged_they_are_the_names(settings: Settings, log: pytest.LogCaptureFixture) -> None:
+    app = create_app(settings.model_copy(update={"log_names": True}))
+    headers = {"Authorization": f"Bearer {token('owner-of-a-public-name')}"}
+    async with Client(transport=httpx.ASGITransport(app), base_url="http://twins.test", headers=headers) as client:
+        await make_twin(client, twin_name="Publicly Known")
+    await app.close()
+
+    assert [event["twin_name"] for event in fields(log, "Twin created")] == ["Publicly Known"]
 
 
 async def test_neither_an_account_nor_a_token_is_ever_logged(

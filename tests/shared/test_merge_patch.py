@@ -33,3 +33,10 @@ def test_the_standards_own_cases(target: Any, patch: Any, result: Any) -> None:
 
     assert merge(target, patch) == result
     assert (target, patch) == before
+
+
+def test_members_that_the_patch_does_not_name_stay_at_every_depth() -> None:
+    target = {"a": {"b": {"c": 1, "d": 2}, "e": 3}, "f": 4}
+
+    assert merge(target, {"a": {"b": {"c": 5}}}) == {"a": {"b": {"c": 5, "d": 2}, "e": 3}, "f": 4}
+    assert merge(target, {"a": {"b": {"c": None}}}) == {"a": {"b": {"d": 2}, "e": 3}, "f": 4}

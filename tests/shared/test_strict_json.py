@@ -58,6 +58,7 @@ REFUSED = {
     "name given twice further down": b'[{"x": {"a": 1, "a": 2}}]',
     "lone surrogate": rb'"\ud800"',
     "lone low surrogate in a name": rb'{"\udc00": 1}',
+    "lone surrogate in a member": rb'{"a": {"b": "\ud800"}}',
     "surrogates in the wrong order": rb'["\udc00\ud800"]',
     "not UTF-8": b'"\xff"',
     "overlong UTF-8": b'"\xc0\xaf"',
@@ -65,6 +66,7 @@ REFUSED = {
     "UTF-16": '{"a": 1}'.encode("utf-16"),
     "byte order mark": b"\xef\xbb\xbf{}",
     "one level too many": b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1),
+    "one level of objects too many": b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1),
     "10,000 levels": b"[" * 10_000 + b"]" * 10_000,
     "10,000 levels, never closed": b"[" * 10_000,
     "100,000 levels of objects": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
@@ -75,6 +77,23 @@ REFUSED = {
 def test_what_is_not_i_json_is_refused(content: bytes) -> None:
     with pytest.raises(JSONError):
         loads(content)
+
+
+def test_a_refusal_says_why() -> None:
+    for content, reason in (
+        (b'"\xff"', "The body is not UTF-8."),
+        (b'{\n"a": x}', "The body is not JSON (line 2, column 6)."),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "The body is more than 32 levels deep."),
+        (b"[" * 100_000, "The body is more than 32 levels deep."),
+        (b"1" * 5000, "A number in the body is too long."),
+        (b"1e400", "A number in the body is too large."),
+        (b"-Infinity", "-Infinity is not JSON."),
+        (rb'"\ud800"', "The body has a lone surrogate."),
+        (b'{"a": 1, "a": 2}', "An object in the body has a name twice."),
+    ):
+        with pytest.raises(JSONError) as refused:
+            loads(content)
+        assert str(refused.value) == reason
 
 
 def test_the_deepest_that_is_allowed_is_read() -> None:

@@ -81,6 +81,10 @@ def test_a_name_is_stripped_and_composed(given: str, kept: str) -> None:
     assert NAME.validate_python(given) == kept
 
 
+def test_every_end_of_line_becomes_one_newline() -> None:
+    assert PROSE_ADAPTER.validate_python("a\r\nb\rc\nd\r\n\r\n\re\n") == "a\nb\nc\nd\n\n\ne"
+
+
 @pytest.mark.parametrize("value", [1, True, None, b"Alex", ["Alex"], {}])
 def test_what_is_not_text_is_refused(value: object) -> None:
     with pytest.raises(ValidationError):

@@ -1,0 +1,113 @@
+"""`python -m proof [step …]`: run what shows that the claims of the docs hold, and write docs/PROOF.md.
+
+Each step leaves its figures in `figures/<step>.json`, and the page is made of nothing else. With
+PROFILE=short, as in CI, everything is smaller, the figures go to `.local/proof`, and the page stays as
+it is. `--page` only writes the page, `--check` fails where it is not current.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from proof import audit, page
+
+ROOT = page.ROOT
+SHORT = os.environ.get("PROFILE") == "short"
+FOLDER = ROOT / ".local" / "proof" if SHORT else page.FIGURES
+PYTEST = (sys.executable, "-m", "pytest", "--quiet")
+
+
+def _run(*command: str, **environment: str) -> None:
+    profile = {"PROFILE": "short" if SHORT else "full", "FIGURES": str(FOLDER)}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | profile | environment, check=False)
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(command)}")
+
+
+def tests() -> dict[str, Any]:
+    """Everything that `make test` runs."""
+    junit, coverage = FOLDER / "junit.xml", FOLDER / "coverage.json"
+    _run("make", "test", f"REPORTS=--junitxml={junit} --cov-report=json:{coverage}")
+    found = page.tests(junit, coverage)
+    junit.unlink()
+    coverage.unlink()
+    return found
+
+
+def bench() -> dict[str, Any]:
+    """The peers do what ours does; then the comparison, which keeps its own figures."""
+    _run(*PYTEST, "tests/bench")
+    _run("make", "bench")
+    return {}
+
+
+def resilience() -> dict[str, Any]:
+    """Faults on real processes."""
+    _run(*PYTEST, "tests/resilience")
+    return {}
+
+
+def fuzz() -> dict[str, Any]:
+    """Hostile bytes and strings, and one client that uses up what it can."""
+    _run(*PYTEST, *(f"tests/hostile/test_{name}.py" for name in ("exhaustion", "fuzz", "injection")))
+    return {}
+
+
+def browser() -> dict[str, Any]:
+    """A consent given and withdrawn from the page of the docs."""
+    _run(*PYTEST, "tests/docs/test_browser.py")
+    return {"sizes": 2}
+
+
+STEPS: dict[str, Callable[[], dict[str, Any]]] = {
+    "tests": tests,
+    "browser": browser,
+    "fuzz": fuzz,
+    "resilience": resilience,
+    "audit": audit.run,
+    "bench": bench,
+}
+NOT_SHORT = "tests"
+"""CI runs them by themselves."""
+
+
+def _take(step: str) -> None:
+    """Run a step, and keep its own figures and those that its tests have recorded."""
+    print(f"proof: {step} …", file=sys.stderr, flush=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    figures: dict[str, Any] = STEPS[step]()
+    for file in sorted(FOLDER.glob("*.jsonl")):
+        figures[file.stem] = [json.loads(line) for line in file.read_text().splitlines()]
+        file.unlink()
+    made = {
+        "made_at": datetime.now(UTC).date().isoformat(),
+        "seconds": round(time.monotonic() - started),
+        "figures": figures,
+    }
+    if figures:
+        (FOLDER / f"{step}.json").write_text(json.dumps(made, indent=1) + "\n")
+
+
+def main(arguments: list[str]) -> None:
+    """Run the command line."""
+    if arguments == ["--check"]:
+        page.check()
+        return
+    if arguments != ["--page"]:
+        for file in FOLDER.glob("*.jsonl"):
+            file.unlink()  # of a run that failed
+        for step in arguments or [step for step in STEPS if not (SHORT and step == NOT_SHORT)]:
+            _take(step)
+    if not SHORT:
+        page.write()
+        print(page.PAGE.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
