@@ -33,7 +33,7 @@ token: $(READY) ## Print a bearer token: SUB=alice [SCOPE="…"]
 	@exec $(VENV) -m devstack token
 
 test: check ## All checks, then all tests on real stores of their own
-	@exec $(VENV) -m pytest --cov --numprocesses 3 --dist loadfile $(SLOW:%=--ignore %) $(REPORTS)
+	@exec $(VENV) -m pytest --cov --numprocesses 3 --dist loadfile --no-loadscope-reorder $(SLOW:%=--ignore %) $(REPORTS)
 
 check: $(READY) ## Format, lint, types, layering, and whether generated files are current
 	@$(VENV) -m ruff check .
@@ -60,6 +60,7 @@ lock: $(READY) ## Pin what pyproject.toml asks for (UPGRADE=1: the newest of eve
 
 include infra/infra.mk
 include bench/bench.mk
+include proof/mutation.mk
 include proof/proof.mk
 
 # From scratch whenever a pin changes, so that nothing left over hides a missing requirement. All

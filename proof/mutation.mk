@@ -4,8 +4,8 @@
 MUTATION_VENV := .local/mutation-venv
 SITE_PACKAGES := import sysconfig; print(sysconfig.get_path("purelib"))
 
-mutation: $(READY) $(MUTATION_VENV)/.ready ## Change the logic in small ways and see whether a test fails (15 minutes)
-	@exec $(VENV) -m proof.mutation
+mutation: $(READY) $(MUTATION_VENV)/.ready ## Small changes of the logic, of which tests must find each
+	@exec $(VENV) -m proof mutation
 
 # Its own environment, which sees the packages of the project's: mutmut runs the tests in its own process,
 # and nothing else needs it.

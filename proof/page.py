@@ -72,6 +72,10 @@ def _claims(found: _Figures) -> Iterator[Claim]:
     yield from _performance(found)
     yield from _tests(found)
     yield from _hostile(found)
+    if modules := found.of("mutation", "modules"):
+        mutants, survived = (sum(module[name] for module in modules.values()) for name in ("mutants", "survived"))
+        claim = "Tests notice a change of the logic (reported, no gate)"
+        yield claim, f"{mutants - survived:,} of {mutants:,} mutants found: {1 - survived / mutants:.0%}", "mutation"
     if "browser" in found.dates:
         claim = "From the page of the docs a twin is made, decided on, withdrawn and refused, without an error"
         yield claim, "desktop and phone", "browser"
@@ -156,6 +160,11 @@ def _lines(found: _Figures) -> Iterator[str]:
         yield from _table(
             [name.replace("_", " ") for name in names], ([_cell(row.get(name)) for name in names] for row in rows)
         )
+    if modules := found.of("mutation", "modules"):
+        yield from ("", "## Mutants", "", "Those that no test finds, and why: `proof/figures/mutation.json`.", "")
+        names = ("mutants", "killed", "timeout", "survived")
+        rows = ((f"`{module}`", *(str(counts[name]) for name in names)) for module, counts in modules.items())
+        yield from _table(("module", *names), rows)
 
 
 def _cause(target: Target) -> str:

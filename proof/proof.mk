@@ -8,7 +8,7 @@ SLOW := tests/bench tests/resilience tests/docs/test_browser.py $(HOSTILE)
 PROOF_VENV := .venv-proof
 PROOF_TOOLS := bandit==1.9.4 pip-audit==2.10.1 squawk-cli==2.70.0
 
-proof: $(READY) $(PROOF_VENV)/.ready ## Everything that shows the claims hold: PROFILE=short (minutes, as CI does)
+proof: $(READY) $(PROOF_VENV)/.ready $(if $(filter short,$(PROFILE)),,$(MUTATION_VENV)/.ready) ## Everything that shows the claims hold: PROFILE=short (minutes)
 	@exec $(VENV) -m proof
 
 resilience: $(READY) ## Of these, faults on real processes

@@ -22,6 +22,11 @@ LONGEST_BACKOFF = 300.0
 MAX_ATTEMPTS = 50
 """After about four hours a job is a dead letter: it waits for a person."""
 
+
+class WorkerLostError(Exception):
+    """The last attempt never ended: each process that runs the job dies, or is too slow."""
+
+
 type Handler = Callable[[UUID], Awaitable[float | None]]
 """Does what is to be done for a subject; returns in how many seconds it is to run again, or None."""
 
@@ -97,6 +102,9 @@ async def _lease(postgres: Postgres, subject: UUID | None) -> _Job | None:
 
 
 async def _run(postgres: Postgres, handlers: Mapping[str, Handler], job: _Job) -> None:
+    if job.attempts > MAX_ATTEMPTS:
+        await _fail(postgres, job, WorkerLostError())
+        return
     try:
         again = await handlers[job.kind](job.subject)  # an older release does not know every kind
     except Exception as error:  # noqa: BLE001 - whatever it is, the job is tried again

@@ -11,6 +11,8 @@ from uuid import UUID
 import pytest
 
 from twins.consent.ledger import GENESIS, Chain, Flaw, Verifier, canonical, seal, timestamp
+from twins.consent.models import Notice
+from twins.consent.service import Terms
 
 TWIN = UUID("019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b")
 OTHER = UUID("019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2c")
@@ -72,6 +74,18 @@ def test_a_seal_is_the_hmac_of_the_text_in_utf_8() -> None:
     expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843"
     assert seal(b"Jefe", "what do ya want for nothing?") == expected
     assert seal(SALT, "Zoë") == hmac.digest(SALT, b"Zo\xc3\xab", hashlib.sha256).hex()
+
+
+def test_every_term_of_a_consent_is_sealed() -> None:
+    notice = Notice(version="2026-11", language="de", text="Ich stimme zu.")
+    terms = Terms("Zoë", "web-form", ["dubbing", "voice"], notice, AT, AT + timedelta(days=1))
+    text = (
+        '{"expires_at":"2026-11-25T10:50:00.000005Z","method":"web-form","not_before":"2026-11-24T10:50:00.000005Z",'
+        f'"notice_language":"de","notice_sha256":"{hashlib.sha256(b"Ich stimme zu.").hexdigest()}",'
+        '"notice_version":"2026-11","principal":"Zoë","purposes":["dubbing","voice"]}'
+    )
+
+    assert terms.sealed(SALT) == seal(SALT, text)
 
 
 # --- How it is verified -----------------------------------------------------------------------------

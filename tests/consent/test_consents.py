@@ -2,11 +2,12 @@
 
 import asyncio
 import hashlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from shared.context import Context
 from tests.conftest import ALEX, Client, ClientOf, is_problem, make_twin
@@ -27,6 +28,7 @@ from tests.consent.steps import (
     withdraw,
 )
 from tests.stores import Stores
+from twins.consent.models import Moment
 
 MISSING = "00000000-0000-7000-8000-000000000000"
 
@@ -91,6 +93,18 @@ async def test_a_twin_made_with_consent_has_the_record_and_one_without_has_none(
     assert (await client.get(f"{silent}/consents")).json() == {"items": [], "next_cursor": None}
     assert await ledger(client, silent) == []
     assert (await verify(client, silent))["valid"] is True
+
+
+def test_a_moment_is_kept_in_utc_and_another_text_is_told_what_one_looks_like() -> None:
+    moments: TypeAdapter[datetime] = TypeAdapter(Moment)
+    kept = moments.validate_python("2030-01-01t00:30:00.5+01:00")
+    with pytest.raises(ValidationError) as refused:
+        moments.validate_python("tomorrow")
+
+    assert (kept, kept.tzinfo) == (datetime(2029, 12, 31, 23, 30, 0, 500_000, tzinfo=UTC), UTC)
+    assert refused.value.errors()[0]["msg"] == (
+        "Value error, must be an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z"
+    )
 
 
 @pytest.mark.parametrize(

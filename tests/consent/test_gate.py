@@ -29,6 +29,7 @@ from tests.consent.steps import (
 )
 from tests.stores import Stores
 from twins.app import create_app
+from twins.consent import service
 
 MISSING = "00000000-0000-7000-8000-000000000000"
 
@@ -193,6 +194,17 @@ async def test_a_service_with_the_scope_may_ask_about_any_twin_and_do_nothing_el
         assert is_problem(await service.request(method, path + below), 404, "not-found"), below
 
 
+async def test_a_service_with_the_scope_may_ask_about_twins_of_many_owners_at_once(
+    alice: Client, bob: Client, client_of: ClientOf
+) -> None:
+    service = client_of("gateway", "twins:decide")
+    paths = [await make_twin(alice), await make_twin(bob, consent=False)]
+    items = [{"twin_id": id_of(path)} for path in paths]
+    answers = (await service.post("/api/v1/decisions", json={"items": items})).json()["items"]
+
+    assert [(answer["decision"], answer["reason"]) for answer in answers] == [(True, "granted"), (False, "no_consent")]
+
+
 @pytest.mark.parametrize("scope", [None, "", "twins", "twins:decide:all", "twins:decider", "TWINS:DECIDE"])
 async def test_without_the_scope_a_foreign_twin_is_missing(
     alice: Client, client_of: ClientOf, scope: str | None
@@ -250,6 +262,22 @@ async def test_a_batch_is_answered_in_order_with_every_reason(alice: Client, bob
     assert len({answer["evaluated_at"] for answer in answers}) == 1
     single = await decide(alice, path, "granted")
     assert single | {"evaluated_at": None} == answers[1] | {"evaluated_at": None}
+
+
+async def test_every_answer_is_counted_by_its_reason(alice: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[tuple[int, dict[str, str]]] = []
+
+    class Counter:
+        def add(self, amount: int, attributes: dict[str, str]) -> None:
+            counted.append((amount, attributes))
+
+    path = await make_twin(alice)
+    monkeypatch.setattr(service, "_decisions", Counter())
+    await decide(alice, path)
+    items = [{"twin_id": id_of(path), "purpose": "voice"}, {"twin_id": MISSING}]
+    await alice.post("/api/v1/decisions", json={"items": items})
+
+    assert counted == [(1, {"reason": reason}) for reason in ("granted", "no_consent", "not_found")]
 
 
 async def test_a_batch_of_a_hundred_is_answered_and_one_more_is_refused(alice: Client) -> None:

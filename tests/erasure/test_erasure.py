@@ -338,7 +338,9 @@ async def test_the_answer_to_a_repeated_request_is_that_it_was_erased(alice: Cli
     await erase(alice, path)
 
     for url, body, key in requests:
-        assert is_problem(await alice.post(url, json=body, headers=key), 410, "answer-erased"), url
+        gone = await alice.post(url, json=body, headers=key)
+        assert is_problem(gone, 410, "answer-erased"), url
+        assert gone.json()["detail"] == "What this request made has been erased."
     other = await alice.post("/api/v1/twins", json=ALEX | {"tone": "x"}, headers=keys[0])
     assert is_problem(other, 422, "idempotency-key-reused")
     assert (await alice.get("/api/v1/twins")).json()["items"] == []

@@ -1,11 +1,14 @@
 """`Idempotency-Key`: a POST that is sent again takes effect once."""
 
 import asyncio
+from uuid import UUID
 
+import httpx
 import pytest
 
+from shared import idempotency
 from shared.context import Context
-from shared.idempotency import LIFE_HOURS
+from shared.idempotency import LIFE_HOURS, forget
 from tests.conftest import ALEX, Client, is_problem, make_twin
 from tests.database import owner_of, refused_name
 from tests.stores import Stores
@@ -29,6 +32,7 @@ async def test_the_same_request_again_is_given_the_first_answer(alice: Client) -
         assert again.headers[name] == first.headers[name]
     assert again.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
+    assert first.headers["content-type"] == "application/json"
     assert await count(alice) == 1
 
 
@@ -46,7 +50,7 @@ async def test_another_body_under_the_same_key_is_refused(alice: Client, content
 
     refused = await alice.post(TWINS, content=content, headers=headers)
     assert is_problem(refused, 422, "idempotency-key-reused")
-    assert refused.json()["errors"][0]["header"] == "Idempotency-Key"
+    assert refused.json()["errors"] == [{"header": "Idempotency-Key", "detail": "was used for another request"}]
     assert await count(alice) == 1
 
 
@@ -102,6 +106,7 @@ async def test_while_the_first_request_runs_the_second_is_told_so(alice: Client,
             await asyncio.sleep(0.005)
         second = await alice.post(TWINS, json=ALEX, headers=KEY)
         assert is_problem(second, 409, "idempotency-key-in-use")
+        assert second.json()["detail"] == "A request with this Idempotency-Key is being answered."
 
     assert (await first).status_code == 201
     assert (await alice.post(TWINS, json=ALEX, headers=KEY)).content == (await first).content
@@ -154,6 +159,34 @@ async def test_a_key_is_free_again_after_a_day(alice: Client, context: Context) 
     again = await alice.post(TWINS, json=ALEX | {"tone": "warm"}, headers=KEY)
     assert again.content == answer.content
     assert again.headers["idempotency-replayed"] == "true"
+
+
+async def kept(context: Context, *answers: httpx.Response) -> list[bool]:
+    """Tell of each answer whether it is still stored."""
+    async with context.postgres.connection() as connection:
+        rows = await connection.fetch("SELECT twin_id FROM idempotency_keys")
+    return [UUID(answer.json()["id"]) in {row["twin_id"] for row in rows} for answer in answers]
+
+
+async def test_answers_are_removed_after_a_day_some_at_a_time(
+    alice: Client, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await forget(context.postgres)  # of other tests
+    answers = [await alice.post(TWINS, json=ALEX, headers={"Idempotency-Key": f"number-{n}"}) for n in range(4)]
+    for answer, hours in zip(answers, (0, LIFE_HOURS - 1, LIFE_HOURS, LIFE_HOURS + 1), strict=True):
+        async with context.postgres.connection() as connection:
+            await connection.execute(
+                "UPDATE idempotency_keys SET created_at = created_at - make_interval(hours => $1) WHERE twin_id = $2",
+                hours,
+                answer.json()["id"],
+            )
+    monkeypatch.setattr(idempotency, "_BATCH", 1)
+
+    await forget(context.postgres)
+    assert sum(await kept(context, *answers)) == 3
+    for _ in range(2):
+        await forget(context.postgres)
+        assert await kept(context, *answers) == [True, True, False, False]
 
 
 async def test_the_table_of_keys_names_neither_owner_nor_key(alice: Client, context: Context) -> None:

@@ -162,6 +162,20 @@ async def test_after_its_last_attempt_a_job_is_a_dead_letter(
     assert "a secret" not in caplog.text
 
 
+async def test_a_job_that_no_process_survives_is_a_dead_letter_too(context: Context) -> None:
+    subject = await promise(context)
+    async with context.postgres.connection() as connection:
+        await connection.execute("UPDATE outbox SET attempts = $1", outbox.MAX_ATTEMPTS)  # and none has ended
+    handler = Recorder()
+    await outbox.drain(context.postgres, {KIND: handler})
+
+    job = await job_of(context, subject)
+    assert job is not None
+    assert job["dead_at"] is not None
+    assert job["last_error"] == "WorkerLostError"
+    assert handler.calls == []
+
+
 async def test_the_backlog_tells_how_much_waits_and_for_how_long(context: Context) -> None:
     empty = await outbox.backlog(context.postgres)
     assert (empty.due, empty.dead, empty.age) == (0, 0, 0.0)
