@@ -105,7 +105,7 @@ def _prepare(name: str, part: Part) -> Path:
         "pytest_add_cli_args": part.arguments,
         "pytest_add_cli_args_test_selection": part.tests,
     }
-    lines = [f"{option} =\n  " + "\n  ".join(values) for option, values in options.items()]
+    lines = [f"{option} =\n  " + "\n  ".join(values) for option, values in options.items() if values]
     # Mutants are forked from a process that has imported the tests and run none: no thread, no open store.
     lines += ["process_isolation = forkserver", "timeout_multiplier = 5", "use_git_change_detection = false"]
     (folder / "setup.cfg").write_text("\n".join(["[mutmut]", *lines, ""]))

@@ -162,9 +162,9 @@ def _lines(found: _Figures) -> Iterator[str]:
         )
     if modules := found.of("mutation", "modules"):
         yield from ("", "## Mutants", "", "Those that no test finds, and why: `proof/figures/mutation.json`.", "")
-        names = ("mutants", "killed", "timeout", "survived")
-        rows = ((f"`{module}`", *(str(counts[name]) for name in names)) for module, counts in modules.items())
-        yield from _table(("module", *names), rows)
+        counted = ("mutants", "killed", "timeout", "survived")
+        rows = ((f"`{module}`", *(str(counts[name]) for name in counted)) for module, counts in modules.items())
+        yield from _table(("module", *counted), rows)
 
 
 def _cause(target: Target) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -64,6 +65,17 @@ def test_text_is_written_as_it_is_and_names_in_order() -> None:
     assert canonical({"b": 1, "a": "Zoë 🚲", "A": None}) == '{"A":null,"a":"Zoë 🚲","b":1}'
 
 
+@pytest.fixture(params=["UTC", "Asia/Kolkata"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of the machine."""
+    with monkeypatch.context() as changed:
+        changed.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
 def test_a_moment_is_written_in_utc_to_the_microsecond() -> None:
     assert timestamp(datetime(2026, 1, 2, 0, 30, tzinfo=timezone(timedelta(hours=1)))) == "2026-01-01T23:30:00.000000Z"
     assert timestamp(None) is None
