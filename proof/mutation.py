@@ -160,7 +160,7 @@ def run() -> dict[str, Any]:
     for stale in sorted(reasons.keys() - set(survivors)):
         print(f"mutation: no longer survives, drop its reason: {stale}", file=sys.stderr)
     return {
-        "tool": _mutmut(ROOT, "--version").strip(),
+        "tool": _mutmut(FOLDER / "pure", "--version").strip(),
         "modules": {
             module: {
                 "mutants": sum(count for (one, _), count in counts.items() if one == module),
