@@ -30,6 +30,11 @@ class Target:
     at_most: bool = False
 
     @property
+    def bound(self) -> str:
+        """What the figure should be, in signs."""
+        return f"{'≤' if self.at_most else '≥'} {self.wanted}"
+
+    @property
     def met(self) -> bool | None:
         """Whether it is as it should be."""
         if self.found is None:
@@ -118,12 +123,12 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
         f"{plan['rows']:,} twins, {plan['connections']} connections, {plan['rounds']} rounds of {plan['seconds']} s."
     )
     yield from ("", "## Targets", "")
-    yield from _table(
+    yield from table(
         ("", "target", "found", ""),
         (
             (
                 target.name,
-                f"{'≤' if target.at_most else '≥'} {target.wanted}",
+                target.bound,
                 "" if target.found is None else f"{target.found:.2f}",
                 {True: "met", False: "**missed**", None: "not measured"}[target.met],
             )
@@ -132,13 +137,13 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
     )
     yield from ("", "## Requests a second", "", "Median of the rounds (least to most).", "")
     names = list(next(iter(found["throughput"].values())))
-    yield from _table(
+    yield from table(
         ("", *names),
         ((workload, *(_spread(apps[name]) for name in names)) for workload, apps in found["throughput"].items()),
     )
     yield from ("", "![Requests a second against hand-written](results.svg)", "")
     yield from ("## Processor time of the server a request", "", "Microseconds, median of the rounds.", "")
-    yield from _table(
+    yield from table(
         ("", *names),
         (
             (workload, *(f"{figure(apps[name], 'cpu_us'):,.0f}" for name in names))
@@ -146,12 +151,12 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
         ),
     )
     yield from ("", f"## Memory after {plan['warm_up']:,} requests", "", "Resident, in MB.", "")
-    yield from _table(names, [[f"{found['rss_mb'][name]:.0f}" for name in names]])
+    yield from table(names, [[f"{found['rss_mb'][name]:.0f}" for name in names]])
     if "growth" in found:
         yield from _growth(found["growth"])
     yield from _ledger(found)
     yield from ("", "## Import", "", "Milliseconds in a new interpreter: median (least to most).", "")
-    yield from _table(
+    yield from table(
         ("function_app", "fastapi, asyncpg, motor, jose, azure.functions"),
         [[_of(found["import_ms"][name]) for name in ("function_app", "libraries")]],
     )
@@ -164,7 +169,7 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
 def _growth(growth: dict[str, Any]) -> Iterable[str]:
     sizes = list(growth["plans"])
     yield from ("", "## As the number of twins grows", "", "Milliseconds a request, p50, median of the rounds.", "")
-    yield from _table(
+    yield from table(
         ("twins", *(f"{int(rows):,}" for rows in sizes)),
         (
             (workload, *(f"{figure(outcomes[rows], 'p50_ms'):.2f}" for rows in sizes))
@@ -173,9 +178,7 @@ def _growth(growth: dict[str, Any]) -> Iterable[str]:
         ),
     )
     yield from ("", "How PostgreSQL reads for the gate:", "")
-    yield from _table(
-        ("twins", "plan"), ((f"{int(rows):,}", ", ".join(plan)) for rows, plan in growth["plans"].items())
-    )
+    yield from table(("twins", "plan"), ((f"{int(rows):,}", ", ".join(plan)) for rows, plan in growth["plans"].items()))
 
 
 def _ledger(found: dict[str, Any]) -> Iterable[str]:
@@ -186,7 +189,7 @@ def _ledger(found: dict[str, Any]) -> Iterable[str]:
         (f"while a ledger of {ledger['events']:,} events is verified", ledger["verifying"]),
         *((f"of a twin with {int(count):,} consents", outcomes) for count, outcomes in consents.items()),
     ]
-    yield from _table(
+    yield from table(
         ("", "p50", "p99"),
         ((name, f"{figure(outcomes, 'p50_ms'):.2f}", f"{figure(outcomes, 'p99_ms'):.2f}") for name, outcomes in rows),
     )
@@ -197,7 +200,7 @@ def _ledger(found: dict[str, Any]) -> Iterable[str]:
 def _profile(profile: dict[str, dict[str, float]]) -> Iterable[str]:
     yield from ("", "## Where the time goes", "", "Share of the event loop's time, by samples.", "")
     parts = list(dict.fromkeys(part for shares in profile.values() for part in shares))
-    yield from _table(
+    yield from table(
         ("", *profile),
         ((part, *(f"{shares.get(part, 0):.0%}" for shares in profile.values())) for part in parts),
     )
@@ -212,7 +215,7 @@ def _tried(tried: Sequence[dict[str, Any]]) -> Iterable[str]:
         "",
     )
     names = list(tried[0]["workloads"])
-    yield from _table(
+    yield from table(
         ("", *names, "kept"),
         (
             (
@@ -228,7 +231,8 @@ def _tried(tried: Sequence[dict[str, Any]]) -> Iterable[str]:
     )
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
+    """A table in Markdown."""
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for row in rows:

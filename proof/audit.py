@@ -9,13 +9,14 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from devstack.local import ROOT
+
 TOOLS = ROOT / ".venv-proof" / "bin"
 REASONS = Path(__file__).with_name("reasons.toml")
 CODE = ("function_app.py", "shared", "twins", "migrations", "devstack", "infra", "docs")
@@ -39,36 +40,24 @@ def squawk() -> Iterator[str]:
     """Yield the findings in the SQL of the migrations, as `rule file`."""
     versions = ROOT / "migrations" / "versions"
     with tempfile.TemporaryDirectory() as folder:
+        files = []
         for module in iter_modules([str(versions)]):
             statements = import_module(f"migrations.versions.{module.name}")._UP  # noqa: SLF001 - its SQL
             file = Path(folder) / f"{module.name}.sql"
             file.write_text("".join(f"{statement.strip()};\n" for statement in statements))
-        for found in json.loads(_run("squawk", "--reporter", "json", "--pg-version", "18", *_files(folder)) or "[]"):
+            files.append(str(file))
+        for found in json.loads(_run("squawk", "--reporter", "json", "--pg-version", "18", *files) or "[]"):
             yield f"{found['rule_name']} {Path(found['file']).stem}"
-
-
-def _files(folder: str) -> list[str]:
-    return sorted(str(file) for file in Path(folder).iterdir())
 
 
 def pip_audit() -> Iterator[str] | None:
     """Return the known vulnerabilities of the pins as `id package`, None where their data is out of reach."""
-    done = subprocess.run(
-        [TOOLS / "pip-audit", "--requirement", "requirements.txt", "--no-deps", "--disable-pip", "--format", "json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    packages: list[dict[str, Any]] = json.loads(done.stdout or '{"dependencies": []}')["dependencies"]
+    output = _run("pip-audit", "--requirement", "requirements.txt", "--no-deps", "--disable-pip", "--format", "json")
+    packages: list[dict[str, Any]] = json.loads(output or '{"dependencies": []}')["dependencies"]
     if not packages or any("skip_reason" in package for package in packages):
         print("pip-audit has no data here: it asks pypi.org about each package", file=sys.stderr)
         return None
     return (f"{found['id']} {package['name']}" for package in packages for found in package.get("vulns", ()))
-
-
-def _starts(beginning: str) -> Callable[[str], bool]:
-    return lambda finding: finding.startswith(beginning)
 
 
 def run() -> dict[str, dict[str, int] | None]:
@@ -82,7 +71,9 @@ def run() -> dict[str, dict[str, int] | None]:
             continue
         known, found = reasons.get(tool, {}), list(findings)
         wrong += [f"{tool}: {one}" for one in sorted(set(found)) if not one.startswith(tuple(known))]
-        wrong += [f"{tool}: gone, drop its reason: {it}" for it in known if not any(map(_starts(it), found))]
+        wrong += [
+            f"{tool}: gone, drop its reason: {it}" for it in known if not any(one.startswith(it) for one in found)
+        ]
         figures[tool] = {"findings": len(found)}
     if wrong:
         sys.exit("\n".join(wrong))

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devstack import local
+from devstack.local import ROOT
 from tests.stores import running_stores
 
-ROOT = Path(__file__).parent.parent
-FOLDER = ROOT / ".local" / "mutation"
-MUTMUT = ROOT / ".local" / "mutation-venv" / "bin" / "mutmut"
+FOLDER = local.FOLDER / "mutation"
+MUTMUT = local.FOLDER / "mutation-venv" / "bin" / "mutmut"
 REASONS = Path(__file__).with_name("mutants.toml")
 
 NEEDED = ("shared", "twins", "tests", "devstack", "proof", "function_app.py", "host.json", "pyproject.toml")

@@ -4,13 +4,14 @@ import json
 import re
 import sys
 import xml.etree.ElementTree as ET
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.report import Target, figure, ratio, targets
+from bench.report import FOLDER as BENCH
+from bench.report import Target, figure, ratio, table, targets
+from devstack.local import ROOT
 
-ROOT = Path(__file__).parent.parent
 FIGURES = Path(__file__).parent / "figures"
 PAGE = ROOT / "docs" / "PROOF.md"
 README = ROOT / "README.md"
@@ -43,14 +44,13 @@ def tests(junit: Path, coverage: Path) -> dict[str, Any]:
 
 
 class _Figures:
-    """The figures of a folder; those of a step that was not run there are absent."""
+    """What the full runs have measured; of a step that was never run there is nothing."""
 
-    def __init__(self, folder: Path) -> None:
-        steps = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
+    def __init__(self) -> None:
+        steps = {file.stem: json.loads(file.read_text()) for file in sorted(FIGURES.glob("*.json"))}
         self.dates = {step: found["made_at"] for step, found in steps.items()}
         self._figures = {step: found["figures"] for step, found in steps.items()}
-        bench = ROOT / "bench" if folder == FIGURES else ROOT / ".local" / "bench"
-        file = bench / "results.json"
+        file = BENCH / "results.json"
         self.bench: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
         if self.bench:
             self.dates["bench"] = self.bench["made_at"].partition("T")[0]
@@ -76,9 +76,9 @@ def _claims(found: _Figures) -> Iterator[Claim]:
         mutants, survived = (sum(module[name] for module in modules.values()) for name in ("mutants", "survived"))
         claim = "Tests notice a change of the logic (reported, no gate)"
         yield claim, f"{mutants - survived:,} of {mutants:,} mutants found: {1 - survived / mutants:.0%}", "mutation"
-    if "browser" in found.dates:
+    if windows := found.of("browser", "browser"):
         claim = "From the page of the docs a twin is made, decided on, withdrawn and refused, without an error"
-        yield claim, "desktop and phone", "browser"
+        yield claim, "windows of " + " and ".join(f"{window['width']} px" for window in windows), "browser"
     for tool in ("bandit", "squawk", "pip-audit"):
         if "audit" in found.dates:
             result = found.of("audit", tool)
@@ -91,8 +91,7 @@ def _claims(found: _Figures) -> Iterator[Claim]:
 def _performance(found: _Figures) -> Iterator[Claim]:
     for target in found.targets:
         if target.found is not None:
-            sign = "≤" if target.at_most else "≥"
-            yield f"{target.name} {sign} {target.wanted}", f"{target.found:.2f}", "bench"
+            yield f"{target.name} {target.bound}", f"{target.found:.2f}", "bench"
 
 
 def _tests(found: _Figures) -> Iterator[Claim]:
@@ -134,7 +133,7 @@ def _lines(found: _Figures) -> Iterator[str]:
     if not missed:
         yield "None."
     yield from ("", "## Claims", "")
-    yield from _table(
+    yield from table(
         ("claim", "found", "command", "date"),
         (
             (claim, figures, f"`make {_command(step)}`", found.dates.get(step, ""))
@@ -150,21 +149,21 @@ def _lines(found: _Figures) -> Iterator[str]:
             "Each ends with an audit: what was acknowledged is stored, ledgers verify, nothing is left open.",
             "",
         )
-        yield from _table(
+        yield from table(
             ("fault", "requests", "answered", "slowest", "works again after"),
             (_scenario(scenario) for scenario in scenarios),
         )
     if rows := found.of("fuzz", "exhaustion"):
         yield from ("", "## One client that uses up what it can", "")
         names = list(dict.fromkeys(name for row in rows for name in row))
-        yield from _table(
+        yield from table(
             [name.replace("_", " ") for name in names], ([_cell(row.get(name)) for name in names] for row in rows)
         )
     if modules := found.of("mutation", "modules"):
         yield from ("", "## Mutants", "", "Those that no test finds, and why: `proof/figures/mutation.json`.", "")
         counted = ("mutants", "killed", "timeout", "survived")
         rows = ((f"`{module}`", *(str(counts[name]) for name in counted)) for module, counts in modules.items())
-        yield from _table(("module", *counted), rows)
+        yield from table(("module", *counted), rows)
 
 
 def _cause(target: Target) -> str:
@@ -187,13 +186,6 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield "|---" * len(head) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
-
-
 def _quote(found: _Figures) -> Iterator[str]:
     """Yield what the README says of all this."""
     bench = found.bench
@@ -213,23 +205,22 @@ def _quote(found: _Figures) -> Iterator[str]:
         yield f"- {passed:,} tests on real stores, {found.of('tests', 'coverage')} % of branches."
 
 
-def text(folder: Path) -> str:
-    """Return the page of the figures in `folder`."""
-    return "\n".join([*_lines(_Figures(folder)), ""])
+def _page() -> str:
+    return "\n".join([*_lines(_Figures()), ""])
 
 
 def _readme() -> str:
-    quoted = "".join(f"{line}\n" for line in _quote(_Figures(FIGURES)))
+    quoted = "".join(f"{line}\n" for line in _quote(_Figures()))
     return _QUOTED.sub(lambda _: quoted, README.read_text(encoding="utf-8"))
 
 
 def write() -> None:
     """Write the page, and the figures in the README."""
-    PAGE.write_text(text(FIGURES), encoding="utf-8")
+    PAGE.write_text(_page(), encoding="utf-8")
     README.write_text(_readme(), encoding="utf-8")
 
 
 def check() -> None:
     """Exit with a message where either is not what `write` would write."""
-    if PAGE.read_text(encoding="utf-8") != text(FIGURES) or README.read_text(encoding="utf-8") != _readme():
+    if PAGE.read_text(encoding="utf-8") != _page() or README.read_text(encoding="utf-8") != _readme():
         sys.exit("docs/PROOF.md or README.md is not current: run python -m proof --page")

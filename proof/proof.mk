@@ -2,8 +2,7 @@
 .PHONY: proof resilience fuzz browser audit
 
 # What of the tests has its own targets, since `make test` has no time for it.
-HOSTILE := $(addprefix tests/hostile/,test_exhaustion.py test_fuzz.py test_injection.py)
-SLOW := tests/bench tests/resilience tests/docs/test_browser.py $(HOSTILE)
+SLOW := tests/bench tests/docs/test_browser.py tests/hostile/long tests/resilience
 
 PROOF_VENV := .venv-proof
 PROOF_TOOLS := bandit==1.9.4 pip-audit==2.10.1 squawk-cli==2.70.0

@@ -18,6 +18,10 @@ from tests import log_search
 
 STARTED = 30
 """Seconds until a service that does not answer has failed."""
+THREADS = 1 + 32 + 1 + 8
+"""At the most: the event loop, the pool of asyncio and Motor, who watches standard input, and the driver's own."""
+MONGO_MONITORS = 2
+"""Connections on which a MongoDB driver watches a server."""
 
 
 @dataclass(frozen=True)

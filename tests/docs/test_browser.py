@@ -9,6 +9,7 @@ import pytest
 
 from tests.browser import SIZES, Browser, Page, Size, assert_sound, chromium
 from tests.conftest import ALEX, token
+from tests.figures import record
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +77,4 @@ async def test_consent_is_given_and_withdrawn_from_the_page(browser: Browser, ur
     assert (status, decision["decision"], decision["reason"]) == ("200", False, "withdrawn")
     await assert_whole(page, "decide")
     await assert_sound(page, site)
+    record("browser", {"width": size.width})

@@ -39,6 +39,7 @@ from tests import log_search
 from tests.conftest import ALEX, SECRET, is_problem, token
 from tests.database import owner_of
 from tests.figures import record
+from tests.serving import MONGO_MONITORS, THREADS
 from tests.stores import Stores
 
 type Work = Callable[[int], Awaitable[object]]
@@ -61,13 +62,9 @@ PATIENCE = 60.0
 PAUSE = 0.05
 POOL_MAX = 10
 MONGO_POOL_MAX = 20
-MONGO_MONITORS = 2
-"""Connections on which a MongoDB driver watches a server."""
 ASYNCPG_ABANDONS = "unexpected connection_lost() call"
 """What asyncio says of a future that asyncpg makes before it connects, and forgets where it is cancelled
 in the very turn of the event loop in which TCP has connected; the connection itself is closed."""
-THREADS = 1 + 32 + 1 + 8
-"""The event loop, Motor's pool, who watches standard input, and the driver's own."""
 _SAMPLE = 10
 
 OUTSIDE = ("POSTGRES_DSN", "MIGRATIONS_POSTGRES_DSN", "MONGODB_URI", "ERASURE_SECOND_SWEEP")

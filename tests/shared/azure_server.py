@@ -5,6 +5,7 @@ import ssl
 import struct
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class Fault:
         return web.json_response(body, status=self.status, headers=self.headers)
 
 
-class _Server:
+class _Server(ABC):
     """An HTTP server on a random port of the loopback interface that can be stopped and started."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
@@ -86,8 +87,8 @@ class _Server:
         self._tls = tls
         self._runner: web.AppRunner | None = None
 
-    def routes(self) -> list[web.RouteDef]:
-        raise NotImplementedError
+    @abstractmethod
+    def routes(self) -> list[web.RouteDef]: ...
 
     async def start(self) -> None:
         app = web.Application(middlewares=[self._gate])
@@ -122,9 +123,9 @@ class _Server:
             refusal = await self.fault.apply()
         return refusal or await handler(request)
 
+    @abstractmethod
     def admit(self, request: web.Request) -> web.Response | None:
         """Note a request; return the answer to one that does not show who it is from."""
-        raise NotImplementedError
 
 
 @dataclass

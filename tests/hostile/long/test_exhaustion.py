@@ -24,16 +24,13 @@ from shared.settings import Settings
 from tests.conftest import ALEX, token
 from tests.database import owner_of
 from tests.figures import record
-from tests.serving import Service, serving
+from tests.serving import MONGO_MONITORS, THREADS, Service, serving
 from tests.stores import Stores
 
 MEMORY_MB = 30
 HEALTH_S = 1.0
 """Seconds within which `/health` answers, whatever else is asked for."""
 AT_ONCE = 20
-THREADS = 1 + 1 + 32 + 8
-"""The event loop, who watches standard input, the pool of asyncio and Motor, and the driver's own."""
-MONGO_MONITORS = 2
 PIECES = 512
 """Of 64 KiB: enough not to end before the answer, which is late by what the sockets of both sides hold."""
 TWINS = 5_000
