@@ -32,7 +32,8 @@ _LOST = (
 )
 
 
-_POLL = 0.01
+_RETRY = 0.1
+"""Seconds until it is tried again to open a connection: each failure takes time from the connections there are."""
 
 
 async def _no_reset(connection: Connection) -> None:
@@ -40,21 +41,6 @@ async def _no_reset(connection: Connection) -> None:
 
     asyncpg still rolls back an open transaction by itself.
     """
-
-
-async def _acquire(pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
-    """Wait for a connection; where none can be opened, for one of those that are open and busy.
-
-    asyncpg fails at once when it may open another and cannot: the server has no place for more, or
-    nobody gives out a token to sign in with. Requests go on with the connections there are.
-    """
-    while True:
-        try:
-            return await pool.acquire()
-        except (*_LOST, Unavailable):
-            if pool.get_size() == 0:
-                raise
-            await asyncio.sleep(_POLL)
 
 
 class Password(Protocol):
@@ -76,6 +62,9 @@ class Postgres:
         self._password = password
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._given_back = asyncio.Event()
+        self._retry_at = 0.0
         self._endings: set[asyncio.Task[None]] = set()
 
     async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
@@ -101,6 +90,33 @@ class Postgres:
         # Whoever could have a live connection soon does not wait for a token.
         return await self._password(wait=self._pool is None or self._pool.get_size() == 0)
 
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
+        """Wait for a connection; where none can be opened, for one of those that are open and busy.
+
+        asyncpg fails at once when it may open another and cannot: the server has no place for more, or
+        nobody gives out a token to sign in with. Requests go on with the connections there are, and take
+        turns: else who gives one back and asks again is always first, and others wait past their limit.
+        """
+        clock = asyncio.get_running_loop().time
+        if not self._turn.locked() or clock() >= self._retry_at:
+            self._retry_at = clock() + _RETRY
+            try:
+                return await pool.acquire()
+            except (*_LOST, Unavailable):
+                if pool.get_size() == 0:
+                    raise
+        async with self._turn:
+            while True:
+                self._given_back.clear()
+                if not pool.get_idle_size():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._given_back.wait(), _RETRY)
+                try:
+                    return await pool.acquire()
+                except (*_LOST, Unavailable):
+                    if pool.get_size() == 0:
+                        raise
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """Lend a connection; each statement on it commits by itself.
@@ -111,7 +127,7 @@ class Postgres:
         try:
             async with asyncio.timeout(self._settings.postgres_acquire_timeout):
                 pool = self._pool or await self._open()
-                connection = await _acquire(pool)
+                connection = await self._acquire(pool)
         except _LOST as error:
             raise self._unavailable(error) from error
         is_lost = False
@@ -131,6 +147,7 @@ class Postgres:
                 ending.add_done_callback(self._endings.discard)
             else:
                 await pool.release(connection)
+                self._given_back.set()
 
     async def _end(self, connection: Connection) -> None:
         """Have the server cancel what still runs, and end the session.
