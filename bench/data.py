@@ -14,6 +14,8 @@ from twins.consent.models import BOOLEAN_NOTICE, GENERAL
 from twins.consent.queries import select_decision
 
 OWNERS = 100
+SHARE = 50
+"""Twins an owner has at least, so that pages are whole at every size."""
 WRITER = "writer"
 """Owns what the writing workloads make and change, so that what is read stays as it is."""
 WRITTEN = 1000
@@ -54,11 +56,16 @@ def owner(number: int) -> str:
     return f"owner-{number}"
 
 
+def owners(rows: int) -> int:
+    """How many owners share `rows` twins."""
+    return min(OWNERS, rows // SHARE)
+
+
 async def _fill(dsn: str, rows: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        for number in range(OWNERS):
-            await connection.execute(_TWINS, owner(number), rows // OWNERS)
+        for number in range(owners(rows)):
+            await connection.execute(_TWINS, owner(number), rows // owners(rows))
         await connection.execute(_TWINS, WRITER, WRITTEN)
         await connection.execute(_CONSENTS, *_NOTICE)
         await connection.execute("VACUUM ANALYZE")

@@ -62,7 +62,8 @@ class Workloads:
         """Give the twins that are read and written a persona, through `app`."""
         database = app.database
         dsn = database.owner_dsn
-        self._tokens = {name: database.token(name) for name in [*map(data.owner, range(data.OWNERS)), data.WRITER]}
+        owners = map(data.owner, range(data.owners(database.rows)))
+        self._tokens = {name: database.token(name) for name in [*owners, data.WRITER]}
         self._random = random.Random(1)
         readers = [data.owner(number) for number in range(READERS)]
         self._readers = readers
@@ -112,14 +113,14 @@ class Workloads:
 
     def _deep(self, app: App, owner: str) -> bytes:
         """The last page of an owner's list, found by following the cursors."""
-        target, left = f"{TWINS}?limit=100", app.database.rows // data.OWNERS - PAGE
-        step, cursor = "", None
+        rows = app.database.rows
+        left = rows // data.owners(rows) - PAGE
+        after = ""
         while left > 0:
-            step = f"{TWINS}?limit={min(left, 100)}" + (f"&cursor={quote(cursor)}" if cursor else "")
-            cursor = check(app, self.request("GET", step, owner))["next_cursor"]
+            page = check(app, self.request("GET", f"{TWINS}?limit={min(left, 100)}{after}", owner))
+            after = f"&cursor={quote(page['next_cursor'])}"
             left -= 100
-        target = f"{TWINS}?limit={PAGE}" + (f"&cursor={quote(cursor)}" if cursor else "")
-        return self.request("GET", target, owner)
+        return self.request("GET", f"{TWINS}?limit={PAGE}{after}", owner)
 
     def request(self, method: str, target: str, owner: str, body: object = None) -> bytes:
         return load.request(method, target, owner, self._tokens[owner], body)

@@ -23,8 +23,8 @@ CAUSES = {
         "the host; the driver here has no such process, so that saving does not show, and the rest is the same code."
     ),
     "create: ours / hand-written": (
-        "Much of the time is the log: that a creation was initiated and done, the event of the consent, and the "
-        "request, where the hand-written peer logs nothing (bench/results.md, where the time goes)."
+        "Much of the time is the log: that a creation was initiated, that it was done, and the request, where the "
+        "hand-written peer logs nothing (bench/results.md, where the time goes)."
     ),
     "time of the deep page at 1,000,000 twins / of the first at 1,000": (
         "At 1,000 twins each of the 100 owners has ten, so the page that is divided by holds half as many items. At "

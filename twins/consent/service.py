@@ -227,9 +227,9 @@ async def close(connection: Connection, twin_ids: list[UUID], user: CurrentUser,
 
 
 def _note(twin_id: UUID, transition: str) -> None:
-    logs.bind(twin_id=str(twin_id))
+    # A field of the request's line, not a line: that has the status, so it also tells what was rolled back.
+    logs.bind(twin_id=str(twin_id), transition=transition)
     _transitions.add(1, {"transition": transition})
-    logger.info("Consent event", extra={"transition": transition})
 
 
 async def _withdraw(connection: Connection, chain: Chain, actor: str, lineage: UUID) -> None:
