@@ -27,7 +27,7 @@ THROUGH_WORKER = {
 async def _serve_function_app(folder: Path, script: str, port: int) -> None:
     worker = functions_host.Worker(folder, script)
     await worker.start()
-    front = functions_host._front(worker)  # noqa: SLF001
+    front = functions_host.front(worker)
     config = uvicorn.Config(front, LOCALHOST, port, lifespan="off", log_config=None, access_log=False)
     await uvicorn.Server(config).serve()
 

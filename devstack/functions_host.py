@@ -279,8 +279,10 @@ class WorkerTransport(httpx.AsyncBaseTransport):
         return httpx.Response(status, headers=headers, stream=httpx.ByteStream(body))
 
 
-def _front(worker: Worker) -> ASGIApp:
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+def front(worker: Worker) -> ASGIApp:
+    """Return what a server such as uvicorn serves, to hand each request on to a worker."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
         while more:
             message = await receive()
@@ -292,7 +294,7 @@ def _front(worker: Worker) -> ASGIApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    return front
+    return answer
 
 
 class _Server(uvicorn.Server):
@@ -345,7 +347,7 @@ async def serve(host: str, port: int) -> None:
     worker = Worker()
     await worker.start()
     config = uvicorn.Config(
-        _front(worker),
+        front(worker),
         host,
         port,
         lifespan="off",

@@ -19,8 +19,9 @@ _QUOTED = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTA
 
 CAUSES = {
     "gate: function host / stock adapter": (
-        "What is saved is the adapter's own work and the worker's log lines. In Azure each line also crosses gRPC to "
-        "the host; the driver here has no such process, so that saving does not show, and the rest is the same code."
+        "What is saved is the adapter's own work and a log line of the worker; the rest is the same code, and much of "
+        "it the driver that stands in for the host. In Azure each line also crosses gRPC to the host; the driver has "
+        "no such process, so that saving does not show."
     ),
     "create: ours / hand-written": (
         "Much of the time is the log: that a creation was initiated, that it was done, and the request, where the "
