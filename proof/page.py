@@ -27,12 +27,14 @@ CAUSES = {
         "Much of the time is the log: that a creation was initiated, that it was done, and the request, where the "
         "hand-written peer logs nothing (bench/results.md, where the time goes)."
     ),
-    "time of the deep page at 1,000,000 twins / of the first at 1,000": (
-        "At 1,000 twins each of the 100 owners has ten, so the page that is divided by holds half as many items. At "
-        "1,000,000 twins the deep page takes no longer than the first."
+    "get: ours / hand-written": (
+        "The two are equal but for what the machine did meanwhile: the rounds' own ratios lie on both sides of 1 "
+        "(`throughput.get` in bench/results.json). Ours also validates the row as a model, and knows entity tags."
     ),
 }
 """Why a target is missed, by its name."""
+UNKNOWN = "Why is not known yet."
+"""Where a run on another machine misses another one; such a page is not committed."""
 
 
 def tests(junit: Path, coverage: Path) -> dict[str, Any]:
@@ -168,9 +170,7 @@ def _lines(found: _Figures) -> Iterator[str]:
 
 
 def _cause(target: Target) -> str:
-    if target.name not in CAUSES:
-        sys.exit(f"{target.name} is missed: say why in proof/page.py")
-    return CAUSES[target.name]
+    return CAUSES.get(target.name, UNKNOWN)
 
 
 def _command(step: str) -> str:
@@ -222,6 +222,8 @@ def write() -> None:
 
 
 def check() -> None:
-    """Exit with a message where either is not what `write` would write."""
+    """Exit with a message where either is not what `write` would write, or no cause is given for a missed target."""
     if PAGE.read_text(encoding="utf-8") != _page() or README.read_text(encoding="utf-8") != _readme():
         sys.exit("docs/PROOF.md or README.md is not current: run python -m proof --page")
+    if UNKNOWN in _page():
+        sys.exit("docs/PROOF.md has a missed target without a cause: say why in proof/page.py")

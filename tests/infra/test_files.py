@@ -110,7 +110,8 @@ def test_new_secrets_for_azure_are_what_the_parameter_files_read() -> None:
 
 
 def _targets() -> set[str]:
-    text = (ROOT / "Makefile").read_text() + (FOLDER / "infra.mk").read_text()
+    files = [ROOT / "Makefile", *ROOT.glob("*/*.mk")]
+    text = "".join(file.read_text() for file in files)
     return set(re.findall(r"^([a-z-]+):", text, re.MULTILINE))
 
 
