@@ -203,7 +203,7 @@ def _quote(found: _Figures) -> Iterator[str]:
     if rows := found.of("fuzz", "fuzz"):
         yield f"- {sum(row['inputs'] for row in rows):,} hostile requests, as bytes, make none fail."
     if passed := found.of("tests", "passed"):
-        yield f"- {passed:,} tests on real stores, {found.of('tests', 'coverage')} % of branches."
+        yield f"- {passed:,} tests on real stores, {found.of('tests', 'coverage')} % of statements and branches."
 
 
 def _page() -> str:
@@ -223,7 +223,8 @@ def write() -> None:
 
 def check() -> None:
     """Exit with a message where either is not what `write` would write, or no cause is given for a missed target."""
-    if PAGE.read_text(encoding="utf-8") != _page() or README.read_text(encoding="utf-8") != _readme():
+    page = _page()
+    if PAGE.read_text(encoding="utf-8") != page or README.read_text(encoding="utf-8") != _readme():
         sys.exit("docs/PROOF.md or README.md is not current: run python -m proof --page")
-    if UNKNOWN in _page():
+    if UNKNOWN in page:
         sys.exit("docs/PROOF.md has a missed target without a cause: say why in proof/page.py")
