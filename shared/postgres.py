@@ -100,22 +100,26 @@ class Postgres:
         clock = asyncio.get_running_loop().time
         if not self._turn.locked() or clock() >= self._retry_at:
             self._retry_at = clock() + _RETRY
-            try:
-                return await pool.acquire()
-            except (*_LOST, Unavailable):
-                if pool.get_size() == 0:
-                    raise
+            if connection := await self._take(pool):
+                return connection
         async with self._turn:
             while True:
                 self._given_back.clear()
                 if not pool.get_idle_size():
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._given_back.wait(), _RETRY)
-                try:
-                    return await pool.acquire()
-                except (*_LOST, Unavailable):
-                    if pool.get_size() == 0:
-                        raise
+                if connection := await self._take(pool):
+                    return connection
+
+    @staticmethod
+    async def _take(pool: "asyncpg.Pool[asyncpg.Record]") -> Connection | None:
+        """Acquire a connection; return None where another cannot be opened but some are open."""
+        try:
+            return await pool.acquire()
+        except (*_LOST, Unavailable):
+            if pool.get_size() == 0:
+                raise
+            return None
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
