@@ -7,7 +7,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
 WORKDIR /srv
 COPY requirements.txt requirements-dev.txt ./
 # The pins of requirements-dev.txt, without what only tests need.
-RUN pip install --no-cache-dir --requirement requirements.txt --constraint requirements-dev.txt alembic sqlalchemy
+RUN pip install --no-cache-dir --requirement requirements.txt --constraint requirements-dev.txt alembic "sqlalchemy[asyncio]"
 COPY infra/new_secrets.py infra/
 COPY migrations migrations
 COPY shared shared
