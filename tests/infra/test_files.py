@@ -135,6 +135,22 @@ def test_commands_name_what_is_there(where: str, run: str) -> None:
         assert (ROOT / path).is_file()
 
 
+@pytest.mark.parametrize("job", ["what-if", "infrastructure"])
+def test_a_deployment_is_given_every_parameter_that_it_reads(job: str) -> None:
+    """One that is not given would go back to its default with the next push; secrets are given by hand, once."""
+    given = yaml.safe_load(WORKFLOWS["deploy.yml"])["jobs"][job]["env"]
+    read = set(re.findall(r"readEnvironmentVariable\('(\w+)'", (FOLDER / "prod.bicepparam").read_text()))
+    secret = {"TWINS_JWT_SECRET", "TWINS_DIGEST_KEY", "TWINS_RECEIPT_KEY"}
+    assert {name for name in given if name.startswith("TWINS_")} == read - secret
+
+
+def test_an_audience_that_is_not_set_is_still_checked() -> None:
+    """Given an empty variable, Bicep takes the empty string and not its default; empty accepts any audience."""
+    (default,) = re.findall(r"'TWINS_JWT_AUDIENCE', '(.+)'", (FOLDER / "prod.bicepparam").read_text())
+    given = re.findall(r"TWINS_JWT_AUDIENCE: (\S.+}})", WORKFLOWS["deploy.yml"])
+    assert given == [f"${{{{ vars.TWINS_JWT_AUDIENCE || '{default}' }}}}"] * 2
+
+
 def test_outputs_that_the_deployment_reads_exist() -> None:
     names = set(re.findall(r"^output (\w+) ", (FOLDER / "main.bicep").read_text(), re.MULTILINE))
     step = next(run for _, run in RUNS if "jq" in run)
