@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from cryptography.hazmat.primitives.asymmetric import ec
-from jose import jwk
-
 from devstack.process import StackError
+from infra import new_secrets
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".local"
 LOCK_TIMEOUT = 5.0
 """Seconds; an earlier run may still be on its way out."""
+signing_key = new_secrets.signing_key
 
 
 def secrets_of_this_machine() -> dict[str, str]:
@@ -33,7 +32,7 @@ def secrets_of_this_machine() -> dict[str, str]:
                 {
                     "JWT_SECRETS": secrets.token_urlsafe(48),
                     "DIGEST_KEY": secrets.token_urlsafe(48),
-                    "RECEIPT_KEYS": json.dumps(signing_key()),
+                    "RECEIPT_KEYS": new_secrets.receipt_key(),
                 },
                 made,
                 indent=2,
@@ -42,12 +41,6 @@ def secrets_of_this_machine() -> dict[str, str]:
             os.link(made.name, file)
     values: dict[str, str] = json.loads(file.read_text())
     return values
-
-
-def signing_key() -> dict[str, str]:
-    """A new private key for ES256 as a JWK (RFC 7518 §6.2)."""
-    key: dict[str, str] = jwk.construct(ec.generate_private_key(ec.SECP256R1()), "ES256").to_dict()
-    return {name: key[name] for name in ("kty", "crv", "x", "y", "d")}
 
 
 class HeldError(StackError):

@@ -93,7 +93,7 @@ param githubRepository string = ''
 param githubEnvironment string = 'production'
 
 @secure()
-@description('HS256 key for bearer tokens. Given with the first deployment and to rotate; empty leaves the vault as it is.')
+@description('HS256 key for bearer tokens. Given with the first deployment only; docs/OPERATIONS.md says how it is rotated. Empty leaves the vault as it is.')
 param jwtSecret string = ''
 
 @secure()
@@ -101,7 +101,7 @@ param jwtSecret string = ''
 param digestKey string = ''
 
 @secure()
-@description('EC P-256 private key as a JWK, for receipts. Given with the first deployment and to rotate.')
+@description('EC P-256 private key as a JWK, for receipts. Given with the first deployment only: rotated, it is an array with every older key, as docs/OPERATIONS.md says.')
 param receiptKey string = ''
 
 @description('When this deployment runs; secrets given with it expire a year later.')

@@ -24,7 +24,8 @@ param postgresPoolMax = 8
 param jwtAudience = ''
 param jwtIssuer = ''
 
-// Set for the first deployment and to rotate, by `python infra/new_secrets.py`; else the vault keeps its own.
+// Set for the first deployment only, by `python infra/new_secrets.py azure`; else the vault keeps its own. A later
+// deployment with them would replace all three: to rotate one see docs/OPERATIONS.md.
 param jwtSecret = readEnvironmentVariable('TWINS_JWT_SECRET', '')
 param digestKey = readEnvironmentVariable('TWINS_DIGEST_KEY', '')
 param receiptKey = readEnvironmentVariable('TWINS_RECEIPT_KEY', '')

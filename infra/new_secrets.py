@@ -1,7 +1,9 @@
-"""Make the three secrets of a deployment: `python infra/new_secrets.py azure|compose`.
+"""Make new secrets: `python infra/new_secrets.py azure|compose|jwt-secret|receipt-key`.
 
-Prints lines for a shell (`eval "$(…)"`, read by the .bicepparam files) or for a `.env` file that
-compose.yaml reads. Nothing is stored.
+The first two make all that a first deployment needs, as lines for a shell (`eval "$(…)"`, read by the
+.bicepparam files) or for a `.env` file that compose.yaml reads. The other two make one value, to rotate
+it: `receipt-key` reads the value in force from standard input, and goes on publishing its keys. Nothing
+is stored.
 """
 
 import json
@@ -11,16 +13,43 @@ import sys
 from cryptography.hazmat.primitives.asymmetric import ec
 from jose import jwk
 
+_PUBLIC = ("kty", "crv", "x", "y")
+
+
+def signing_key() -> dict[str, str]:
+    """Return a new private key for ES256 as a JWK (RFC 7518 §6.2)."""
+    key: dict[str, str] = jwk.construct(ec.generate_private_key(ec.SECP256R1()), "ES256").to_dict()
+    return {name: key[name] for name in (*_PUBLIC, "d")}
+
 
 def receipt_key() -> str:
-    """Return a new private key for ES256 as a JWK (RFC 7518 §6.2)."""
-    key = jwk.construct(ec.generate_private_key(ec.SECP256R1()), "ES256").to_dict()
-    return json.dumps({name: key[name] for name in ("kty", "crv", "x", "y", "d")})
+    """Return a new key for receipts, as the setting has it."""
+    return json.dumps(signing_key())
+
+
+def renewed(receipt_keys: str) -> str:
+    """Return a new key for receipts, followed by the public half of each one in `receipt_keys`.
+
+    Raises:
+        ValueError: that is neither a JWK nor a JSON array of them.
+    """
+    try:
+        found = json.loads(receipt_keys)
+        old = [{name: key[name] for name in _PUBLIC} for key in (found if isinstance(found, list) else [found])]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("standard input must have the value in force, a JWK or a JSON array of them") from None
+    return json.dumps([signing_key(), *old])
 
 
 def main(target: str) -> None:
-    """Print one line a secret."""
+    """Print one secret, or one line a secret."""
     password = secrets.token_urlsafe
+    if target == "jwt-secret":
+        sys.stdout.write(password(48) + "\n")
+        return
+    if target == "receipt-key":
+        sys.stdout.write(renewed(sys.stdin.read()) + "\n")
+        return
     lines = {
         "azure": {
             "export TWINS_JWT_SECRET": password(48),
@@ -40,6 +69,9 @@ def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] not in (["azure"], ["compose"]):
+    if sys.argv[1:] not in (["azure"], ["compose"], ["jwt-secret"], ["receipt-key"]):
         sys.exit(__doc__)
-    main(sys.argv[1])
+    try:
+        main(sys.argv[1])
+    except ValueError as error:
+        sys.exit(f"{sys.argv[1]}: {error}")

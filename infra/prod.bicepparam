@@ -22,7 +22,8 @@ param postgresPoolMax = 10
 param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
 param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')
 
-// Set for the first deployment and to rotate, by `python infra/new_secrets.py`; else the vault keeps its own.
+// Set for the first deployment only, by `python infra/new_secrets.py azure`; else the vault keeps its own. A later
+// deployment with them would replace all three: to rotate one see docs/OPERATIONS.md.
 param jwtSecret = readEnvironmentVariable('TWINS_JWT_SECRET', '')
 param digestKey = readEnvironmentVariable('TWINS_DIGEST_KEY', '')
 param receiptKey = readEnvironmentVariable('TWINS_RECEIPT_KEY', '')
