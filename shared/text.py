@@ -1,13 +1,18 @@
 r"""Text that clients send: a visible character, no controls, then stripped and NFC-normalised.
 
 The patterns name every code point, since `\s` differs between the regular expressions of Rust
-(Pydantic), Python and ECMAScript (JSON Schema), and all three read them.
+(Pydantic), Python and ECMAScript (JSON Schema), and all three read them. They have no range beyond
+U+FFFF, which no spelling says to all three, and none at all to what reads UTF-16: .NET, and
+ECMAScript without the flag u, as in Swagger UI.
 """
 
 import re
 import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import GroupedMetadata
 from pydantic import AfterValidator, StringConstraints
 
 _CONTROLS = r"\x00-\x1f\x7f-\x9f"
@@ -18,9 +23,13 @@ _MISLEADING = r"\u2028-\u202e\u2066-\u2069"
 _INVISIBLE = (
     r"\x20\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
     r"\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2060-\u2065\u206a-\u206f"
-    r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff"
 )
-"""Spaces, zero-width and format characters, fillers."""
+"""Spaces, zero-width and format characters, fillers, noncharacters."""
+_INVISIBLE_BEYOND = r"\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff" + "".join(
+    rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(1, 17)
+)
+"""The same beyond U+FFFF: format characters of shorthand and music, tags, noncharacters."""
 
 
 def _pattern(controls: str) -> str:
@@ -30,14 +39,30 @@ def _pattern(controls: str) -> str:
 
 LINE = _pattern(_CONTROLS)
 PROSE = _pattern(_LONG_CONTROLS)
+REFUSED = "has characters that are not allowed here, or none that can be seen"
+"""What is said of a text that is not as its pattern."""
 
+_VISIBLE = re.compile(f"[^{_CONTROLS}{_MISLEADING}{_INVISIBLE}{_INVISIBLE_BEYOND}]")
 # JSON can spell a lone surrogate, which no UTF-8 has and the expressions of Rust cannot name.
 _LINE = re.compile(r"(?!.*[\ud800-\udfff])" + LINE[:-1] + r"\Z")
 
 
 def is_line(text: str) -> bool:
     """Tell whether `text` is one line with something to see and nothing that controls."""
-    return _LINE.match(text) is not None
+    return _LINE.match(text) is not None and _VISIBLE.search(text) is not None
+
+
+# To put marks in order takes the square of their number (UAX #15 §13 has this limit too).
+_MARKS = 30
+_TOO_MANY_MARKS = re.compile(rb"[^\0]{%d}" % (_MARKS + 1))
+"""In the combining classes of a text's characters."""
+_PAIRS_OF_MARKS = re.compile("[\u0f73\u0f75\u0f81]")
+"""Of class 0, and yet they come apart into marks."""
+
+
+def _is_crowded(text: str) -> bool:
+    apart = _PAIRS_OF_MARKS.sub("\u0f71\u0f72", text)
+    return _TOO_MANY_MARKS.search(bytes(map(unicodedata.combining, apart))) is not None
 
 
 def normalise(text: str) -> str:
@@ -47,13 +72,37 @@ def normalise(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
-Normalised = AfterValidator(normalise)
+@dataclass(frozen=True)
+class Text(GroupedMetadata):
+    """Makes a `str` a text of 1 to `max_length` characters, as it is sent and as it is kept."""
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=LINE), Normalised]
+    max_length: int
+    pattern: str = LINE
+    verbatim: bool = False
+    """It is kept as it was sent."""
+
+    def __iter__(self) -> Iterator[object]:
+        yield from StringConstraints(min_length=1, max_length=self.max_length, pattern=self.pattern)
+        yield AfterValidator(self._kept)
+
+    def _kept(self, text: str) -> str:
+        if not _VISIBLE.search(text):
+            raise ValueError(REFUSED)
+        if self.verbatim:
+            return text
+        if not text.isascii() and _is_crowded(text):
+            raise ValueError(f"has more than {_MARKS} combining marks in a row")
+        text = normalise(text)
+        if len(text) > self.max_length:  # NFC takes some characters apart
+            raise ValueError(f"must be at most {self.max_length:,} characters once NFC-normalised")
+        return text
+
+
+Name = Annotated[str, Text(100)]
 """1 to 100 characters on one line."""
 
-Phrase = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=LINE), Normalised]
+Phrase = Annotated[str, Text(200)]
 """1 to 200 characters on one line."""
 
-Prose = Annotated[str, StringConstraints(min_length=1, max_length=10_000, pattern=PROSE), Normalised]
+Prose = Annotated[str, Text(10_000, PROSE)]
 """1 to 10,000 characters, tabs and newlines among them."""

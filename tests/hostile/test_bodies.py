@@ -79,7 +79,21 @@ async def test_a_body_that_does_not_fit_is_422_and_changes_nothing(alice: Client
     assert await state(alice, ids) == before
 
 
-@pytest.mark.parametrize("poison", ["", "\u200b\u200b", "a\0b", "a\u202eb", 7, ["a"], "x" * 30_000])
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "",
+        "\u200b\u200b",
+        "\U000e0041\U000e0042",
+        "\uffff",
+        "a\0b",
+        "a\u202eb",
+        7,
+        ["a"],
+        "x" * 30_000,
+        "\u0958" * 10_001,
+    ],
+)
 async def test_a_text_nobody_could_read_is_refused_wherever_it_stands(
     alice: Client, writes: list[Operation], poison: Any
 ) -> None:

@@ -10,14 +10,14 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, With
 
 from shared.models import Input, Output, Timestamp
 from shared.postgres import Record
-from shared.text import LINE, PROSE, Normalised, Phrase
+from shared.text import PROSE, Phrase, Text
 
 GENERAL = "general"
 """The purpose that a twin's boolean stands for."""
 
 PURPOSE = r"^[a-z][a-z0-9._-]{0,62}$"
 Purpose = Annotated[str, StringConstraints(pattern=PURPOSE)]
-Subject = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=LINE)]
+Subject = Annotated[str, Text(255, verbatim=True)]
 """The `sub` of a person's tokens; compared as it is."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?\d*([Zz]|[+-]\d\d:\d\d)")
@@ -41,7 +41,7 @@ class Notice(Input):
 
     version: Phrase
     language: Annotated[str, StringConstraints(max_length=35, pattern="^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]
-    text: Annotated[str, StringConstraints(min_length=1, max_length=20_000, pattern=PROSE), Normalised]
+    text: Annotated[str, Text(20_000, PROSE)]
 
     @property
     def sha256(self) -> bytes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from shared.models import Input, Output, Timestamp
-from shared.text import LINE, Normalised, Phrase, Prose
+from shared.text import Phrase, Prose, Text
 
 # RFC 5646 §2.1: langtag, without the grandfathered tags.
 _LANGTAG = (
@@ -34,7 +34,7 @@ def _language(tag: str) -> str:
 
 Language = Annotated[str, StringConstraints(max_length=63, pattern=_LANGTAG), AfterValidator(_language)]
 """A well-formed BCP 47 language tag."""
-Sentence = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=LINE), Normalised]
+Sentence = Annotated[str, Text(500)]
 """1 to 500 characters on one line."""
 
 
