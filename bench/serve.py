@@ -1,16 +1,14 @@
 """A process of one application under test: `python -m bench.serve NAME PORT`, while standard input is open."""
 
 import asyncio
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
 import uvicorn
 
 from devstack import functions_host
 from devstack.process import LOCALHOST
+from devstack.serve import stop_with_parent
 
 UNDER_UVICORN = {
     "ours": "twins.app:create_app",
@@ -33,11 +31,7 @@ async def _serve_function_app(folder: Path, script: str, port: int) -> None:
 
 
 def main(name: str, port: int) -> None:
-    def stop_with_parent() -> None:
-        os.read(sys.stdin.fileno(), 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop_with_parent, daemon=True).start()
+    stop_with_parent()
     if name in THROUGH_WORKER:
         asyncio.run(_serve_function_app(*THROUGH_WORKER[name], port))
     else:

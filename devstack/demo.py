@@ -103,7 +103,10 @@ def take(tour: Tour) -> None:
     try:
         _use_and_stop(tour, _create(tour))
     except httpx.HTTPError as error:
-        raise StackError(f"the app does not answer ({type(error).__name__}). Is make run up?") from None
+        raise StackError(
+            f"{tour.anyone.base_url} does not answer ({type(error).__name__}). "
+            "Is make run up? On another port: make demo PORT=…"
+        ) from None
     except (KeyError, TypeError, ValueError) as error:
         raise StackError(f"the app does not answer as it should ({type(error).__name__})") from None
 

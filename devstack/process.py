@@ -16,6 +16,8 @@ LOCALHOST = "127.0.0.1"
 START_TIMEOUT = 60.0
 """Seconds; recovery after a crash may have a long log to replay."""
 STOP_TIMEOUT = 15.0
+GRACE = 5
+"""Seconds that requests under way have to finish when the app stops."""
 LOG_TAIL_LINES = 15
 
 

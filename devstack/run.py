@@ -86,7 +86,7 @@ def write_local_settings() -> None:
     file = local.ROOT / "local.settings.json"
     file.touch(mode=0o600)
     file.write_text(json.dumps(document, indent=2) + "\n")
-    print(f"Wrote {file.name}. Now: func start")
+    print(f"Wrote {file.name}. Now, with .venv activated: func start --port 7072 (make run keeps its own)")
 
 
 def _stop_event() -> threading.Event:

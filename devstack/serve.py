@@ -12,20 +12,22 @@ import threading
 
 import uvicorn
 
-from devstack.process import LOCALHOST, StackError
-
-GRACE = 5
-"""Seconds that requests under way have to finish."""
+from devstack.process import GRACE, LOCALHOST, StackError
 
 
-def _stop_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def stop_with_parent() -> None:
+    """Have this process told to stop when its standard input ends; returns at once."""
+
+    def wait() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def main(host: str, port: int) -> None:
     """Serve until SIGTERM or the end of standard input."""
-    threading.Thread(target=_stop_with_parent, daemon=True).start()
+    stop_with_parent()
     if host == "functions":
         from devstack.functions_host import serve  # noqa: PLC0415 - not every run needs the worker library
 

@@ -58,11 +58,14 @@ def test_the_tour_passes_numbers_what_it_shows_and_shows_no_token(url: str) -> N
     assert "eyJ" not in done.stdout  # no token, no signature
 
 
-def test_without_an_app_it_says_so_in_one_line() -> None:
-    done = _demo(f"http://{LOCALHOST}:{free_port()}")
+def test_without_an_app_it_says_so_in_one_line_with_the_address() -> None:
+    url = f"http://{LOCALHOST}:{free_port()}"
+    done = _demo(url)
 
     assert done.returncode == 1
-    assert done.stderr == "demo: the app does not answer (ConnectError). Is make run up?\n"
+    assert done.stderr == (
+        f"demo: {url} does not answer (ConnectError). Is make run up? On another port: make demo PORT=…\n"
+    )
 
 
 def _always_yes(request: httpx.Request, answer: httpx.Response) -> Any:
