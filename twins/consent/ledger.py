@@ -26,7 +26,9 @@ def canonical(value: dict[str, Any]) -> str:
 
 def timestamp(moment: datetime | None) -> str | None:
     """Return a moment as events write it: RFC 3339, UTC, microseconds."""
-    return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def seal(salt: bytes, text: str) -> str:

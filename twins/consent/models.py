@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -23,14 +24,23 @@ Subject = Annotated[str, Text(255, verbatim=True)]
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,6})?\d*([Zz]|[+-]\d\d:\d\d)")
 
 
+# What asyncpg takes for those of PostgreSQL.
+_INFINITIES = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
 def _moment(value: object) -> datetime:
-    if isinstance(value, str) and (match := _RFC3339.fullmatch(value)):
-        try:
-            moment = datetime.fromisoformat(value.upper())
-            return moment.astimezone(UTC)
-        except (ValueError, OverflowError):
-            del match
-    raise ValueError("must be an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z")
+    moment = None
+    if isinstance(value, str) and _RFC3339.fullmatch(value):
+        with suppress(ValueError, OverflowError):
+            moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+    if moment is None:
+        raise ValueError("must be an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z")
+    if moment in _INFINITIES:
+        raise ValueError(
+            "must be later than 0001-01-01T00:00:00Z and earlier than 9999-12-31T23:59:59.999999Z;"
+            " leave it out where there is no bound"
+        )
+    return moment
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"})]

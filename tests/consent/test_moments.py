@@ -1,0 +1,72 @@
+"""Moments at the ends of the calendar: kept, and read again in every place that shows them, or refused."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import Client, is_problem, make_twin
+from tests.consent.steps import NOTICE, grant, ledger, location, reason, renew, verify
+
+FIRST, LAST = "0001-01-01T00:00:00.000001Z", "9999-12-31T23:59:59.999998Z"
+
+
+async def receipt(client: Client, consent: dict[str, Any]) -> dict[str, Any]:
+    answer = await client.get(f"{location(consent)}/receipt")
+    assert answer.status_code == 200, answer.text
+    payload = answer.text.split(".")[1]
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return found
+
+
+@pytest.mark.parametrize("member", ["not_before", "expires_at"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "9999-12-31T23:59:59.999999Z",
+        "9999-12-31T23:59:59.9999999Z",
+        "9999-12-31T22:59:59.999999-01:00",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T05:30:00.0+05:30",
+    ],
+)
+async def test_the_first_and_the_last_moment_are_refused_since_the_store_has_them_for_infinity(
+    alice: Client, member: str, moment: str
+) -> None:
+    path = await make_twin(alice, consent=False)
+    consent = await grant(alice, path, "training")
+    for url, body in (
+        (f"{path}/consents", {"purposes": ["voice"], "notice": NOTICE, member: moment}),
+        (f"{location(consent)}/renew", {member: moment}),
+    ):
+        refused = await alice.post(url, json=body)
+        assert is_problem(refused, 422, "validation-failed")
+        (error,) = refused.json()["errors"]
+        assert error["pointer"] == f"#/{member}"
+        assert "leave it out where there is no bound" in error["detail"]
+    assert (await alice.get(f"{path}/consents")).json()["items"] == [consent]
+
+
+async def test_the_moments_beside_them_are_kept_and_shown_everywhere(alice: Client) -> None:
+    path = await make_twin(alice, consent=False)
+    consent = await grant(alice, path, "voice", not_before=FIRST, expires_at=LAST)
+
+    assert (consent["not_before"], consent["expires_at"]) == (FIRST, LAST)
+    assert (await alice.get(location(consent))).json() == consent
+    assert (await alice.get(f"{path}/consents")).json()["items"] == [consent]
+    assert await reason(alice, path, "voice") == "granted"
+    processing = (await receipt(alice, consent))["pii_processing"]
+    assert (processing["valid_from"], processing["valid_until"]) == (FIRST, LAST)
+    renewed = await renew(alice, consent, expires_at=LAST)
+    assert renewed["expires_at"] == LAST
+    assert len(await ledger(alice, path)) == 2
+    assert (await verify(alice, path))["valid"] is True
+
+
+async def test_a_year_has_four_digits_everywhere(alice: Client) -> None:
+    path = await make_twin(alice, consent=False)
+    consent = await grant(alice, path, "voice", not_before="0999-02-03T04:05:06Z")
+
+    assert consent["not_before"] == "0999-02-03T04:05:06Z"
+    assert (await receipt(alice, consent))["pii_processing"]["valid_from"] == "0999-02-03T04:05:06.000000Z"
