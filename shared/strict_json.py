@@ -15,7 +15,7 @@ def loads(text: bytes) -> Any:
     """Parse UTF-8 JSON.
 
     Raises:
-        JSONError: syntax, encoding, a duplicate name, a number that is not finite or too long,
+        JSONError: syntax, encoding, a duplicate name, a number beyond a double or too long,
             a lone surrogate, or more than `MAX_DEPTH` levels.
     """
     try:
@@ -36,6 +36,9 @@ def loads(text: bytes) -> Any:
     return value
 
 
+_TOO_LARGE = "A number in the body is too large."
+_BEYOND = 2**1024 - 2**970
+"""The first integer that no double is near enough to."""
 _TOO_DEEP = f"The body is more than {MAX_DEPTH} levels deep."
 
 
@@ -56,6 +59,8 @@ def _check(value: object, depth: int) -> None:
         else:
             for member in value:
                 _check(member, depth - 1)
+    elif isinstance(value, int) and abs(value) >= _BEYOND:
+        raise JSONError(_TOO_LARGE)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,7 +73,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _float(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise JSONError("A number in the body is too large.")
+        raise JSONError(_TOO_LARGE)
     return number
 
 

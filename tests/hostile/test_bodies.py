@@ -46,6 +46,7 @@ UNREADABLE = {
     "10,000 levels of arrays": b"[" * 10_000 + b"]" * 10_000,
     "100,000 levels never closed": b'{"a":' * 100_000,
     "33 levels": b'{"a":' * 33 + b"1" + b"}" * 33,
+    "an integer beyond a double": b'{"extensions":{"n":' + b"9" * 4000 + b"}}",
     "a number of 100,000 digits": b'{"tone":' + b"9" * 100_000 + b"}",
     "two documents": b"{}{}",
     "byte order mark": b"\xef\xbb\xbf{}",

@@ -1,6 +1,7 @@
 """I-JSON (RFC 7493): what is read, and what is refused without being repeated."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
         assert value == json.loads(content)
 
 
+BEYOND = 2**1024 - 2**970
 REFUSED = {
     "nothing": b"",
     "blank": b" ",
@@ -50,6 +52,9 @@ REFUSED = {
     "negative Infinity": b"-Infinity",
     "1e400": b'{"a": 1e400}',
     "-1e400": b"-1e400",
+    "4,000 nines": b'{"a": ' + b"9" * 4000 + b"}",
+    "the first integer beyond a double": str(BEYOND).encode(),
+    "the same, negative": b"[-%d]" % BEYOND,
     "leading zero": b"01",
     "a number without a digit": b"-",
     "5,000 digits": b"1" * 5000,
@@ -86,6 +91,7 @@ def test_a_refusal_says_why() -> None:
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "The body is more than 32 levels deep."),
         (b"[" * 100_000, "The body is more than 32 levels deep."),
         (b"1" * 5000, "A number in the body is too long."),
+        (b"9" * 4000, "A number in the body is too large."),
         (b"1e400", "A number in the body is too large."),
         (b"-Infinity", "-Infinity is not JSON."),
         (rb'"\ud800"', "The body has a lone surrogate."),
@@ -110,6 +116,10 @@ def test_what_was_sent_is_not_repeated() -> None:
 
 def test_numbers_keep_their_kind_and_their_digits() -> None:
     assert loads(b"123456789012345678901234567890") == 123456789012345678901234567890
+    assert loads(str(BEYOND - 1).encode()) == BEYOND - 1
+    assert float(BEYOND - 1) == sys.float_info.max
+    with pytest.raises(OverflowError):
+        float(BEYOND)
     assert isinstance(loads(b"1.0"), float)
     assert isinstance(loads(b"1e3"), float)
     assert loads(b"1E-400") == 0.0
