@@ -54,6 +54,11 @@ def _refuse(description: str, code: str = "invalid_token") -> Unauthorized:
     return Unauthorized(f"{description}.", headers={"WWW-Authenticate": challenge})
 
 
+def _ask() -> Unauthorized:
+    """Return the challenge to a request that has no credentials we know: without an error (RFC 6750 §3.1)."""
+    return Unauthorized("A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
+
+
 class Authenticator:
     """Verifies HS256 tokens (RFC 7519, RFC 8725) and remembers the outcome for the token's life."""
 
@@ -75,7 +80,7 @@ class Authenticator:
             Unavailable: there are no keys to verify it with.
         """
         if authorization is None:
-            raise _refuse("A bearer token is needed", "invalid_request")
+            raise _ask()
         keys = await self._source.values()
         if keys is not self._keys:
             self._keys = keys
@@ -87,8 +92,12 @@ class Authenticator:
                 return user
             del self._verified[authorization]
         scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN:
-            raise _refuse("The Authorization header has no bearer token", "invalid_request")
+        if scheme.lower() != "bearer":
+            raise _ask()
+        if not token:
+            raise _refuse("The Authorization header has no token", "invalid_request")
+        if len(token) > MAX_TOKEN:
+            raise _refuse(f"The token is longer than {MAX_TOKEN:,} characters")
         user, expires_at = self._verify(token, keys)
         self._verified[authorization] = user, expires_at
         if len(self._verified) > _CACHE_SIZE:
