@@ -13,11 +13,11 @@ class Digests:
     def __init__(self, key: str) -> None:
         self._key = key.encode()
 
-    def digest(self, use: str, value: str) -> bytes:
+    def digest(self, use: str, value: bytes) -> bytes:
         """Return the 32-byte digest of `value` for `use`; digests of two uses cannot be compared."""
         subkey = hmac.digest(self._key, use.encode(), hashlib.sha256)
-        return hmac.digest(subkey, value.encode(), hashlib.sha256)
+        return hmac.digest(subkey, value, hashlib.sha256)
 
     def label(self, use: str, value: str) -> str:
         """Return the first 16 hexadecimal digits of the digest, for people to read in logs."""
-        return self.digest(use, value).hex()[:16]
+        return self.digest(use, value.encode()).hex()[:16]

@@ -54,4 +54,4 @@ def unseal(digests: Digests, scope: str, cursor: str) -> list[Any]:
 
 
 def _seal(digests: Digests, scope: str, body: bytes) -> bytes:
-    return digests.digest("cursor", f"{scope}\n{body.decode('latin-1')}")[:_SEAL_BYTES]
+    return digests.digest("cursor", f"{scope}\n".encode() + body)[:_SEAL_BYTES]

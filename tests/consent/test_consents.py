@@ -290,12 +290,51 @@ async def test_a_renewal_may_change_notice_method_and_times_and_nothing_else(ali
         refused = await alice.post(f"{location(new)}/renew", json={name: value})
         assert is_problem(refused, 422, "validation-failed")
         assert refused.json()["errors"][0]["pointer"] == f"#/{name}"
-    future = await renew(alice, new, not_before=after(HOUR), expires_at=after(2 * HOUR))
-    assert await reason(alice, path) == "not_yet_valid"
-    later = await renew(alice, future, not_before=after(3 * HOUR))
-    assert moment(later["expires_at"]) - moment(later["not_before"]) == (
-        moment(future["expires_at"]) - moment(future["not_before"])
+
+
+async def test_a_renewal_never_stops_a_live_twin(alice: Client) -> None:
+    path = await make_twin(alice, consent=False)
+    live = await grant(alice, path, expires_at=after(24 * HOUR))
+    refused = await alice.post(
+        f"{location(live)}/renew", json={"not_before": after(24 * HOUR), "expires_at": after(48 * HOUR)}
     )
+
+    assert is_problem(refused, 422, "validation-failed")
+    detail = "must not be later than now: the twin would have no consent until then"
+    assert refused.json()["errors"] == [{"pointer": "#/not_before", "detail": detail}]
+    assert await reason(alice, path) == "granted"
+    assert await transitions(alice, path) == ["given"]
+
+
+async def test_a_consent_that_is_not_valid_yet_is_renewed_without_becoming_valid(alice: Client) -> None:
+    path = await make_twin(alice, consent=False)
+    starts = datetime.now(UTC) + HOUR
+    times = {"not_before": starts.isoformat(), "expires_at": (starts + HOUR).isoformat()}
+    future = await grant(alice, path, **times)
+    same = await renew(alice, future, method="phone")
+    assert (same["not_before"], same["expires_at"]) == (future["not_before"], future["expires_at"])
+    assert await reason(alice, path) == "not_yet_valid"
+
+    later = await renew(alice, same, not_before=after(3 * HOUR))
+    assert moment(later["expires_at"]) - moment(later["not_before"]) == HOUR
+    assert await reason(alice, path) == "not_yet_valid"
+    now = await renew(alice, later, not_before=None)
+    assert now["not_before"] is None
+    assert await reason(alice, path) == "granted"
+
+
+async def test_a_notice_that_was_recorded_under_other_limits_can_be_renewed(alice: Client, stores: Stores) -> None:
+    path = await make_twin(alice, consent=False)
+    old = await grant(alice, path)
+    text = "I agree. " * 5000
+    async with superuser(stores) as connection:
+        await connection.execute(
+            "UPDATE consents SET notice_text = $2, notice_sha256 = sha256(convert_to($2, 'UTF8')) WHERE id = $1",
+            old["id"],
+            text,
+        )
+
+    assert (await renew(alice, old))["notice"]["text"] == text
 
 
 async def test_an_expired_consent_is_renewed_to_a_live_one(alice: Client, stores: Stores) -> None:
@@ -340,6 +379,8 @@ async def test_what_has_ended_cannot_be_renewed_and_its_state_is_told(alice: Cli
         ({"expires_at": "2020-01-01T00:00:00Z"}, "#/expires_at"),
         ({"expires_at": after(HOUR), "not_before": after(2 * HOUR)}, "#/expires_at"),
         ({"not_before": "5000-01-01T00:00:00Z"}, "#/expires_at"),  # as long again would be after the year 9999
+        # As long again would be the calendar's last moment, which asyncpg takes for infinity.
+        ({"not_before": "3998-12-31T23:59:59.999999Z"}, "#/expires_at"),
         ({"notice": {}}, "#/notice/version"),
         ({"method": ""}, "#/method"),
     ],
@@ -348,7 +389,7 @@ async def test_a_renewal_that_does_not_fit_changes_nothing(
     alice: Client, changes: dict[str, Any], pointer: str
 ) -> None:
     path = await make_twin(alice, consent=False)
-    consent = await grant(alice, path, expires_at="9000-01-01T00:00:00Z")
+    consent = await grant(alice, path, not_before="2999-12-31T23:59:59Z", expires_at="9000-12-31T23:59:59Z")
     refused = await alice.post(f"{location(consent)}/renew", json=changes)
 
     assert is_problem(refused, 422, "validation-failed")

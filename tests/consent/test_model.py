@@ -72,7 +72,10 @@ class Model:
         holds = all(self.states[old.twin, purpose] is old for purpose in old.purposes)
         if self.state(old) not in ("given", "expired") or not holds:
             return 409
-        not_before = times.get("not_before")
+        ahead = old.not_before is not None and old.not_before > self.now
+        not_before = times.get("not_before", old.not_before if ahead else None)
+        if self.state(old) == "given" and not ahead and not_before is not None and not_before > self.now:
+            return 422
         if "expires" in times:
             expires = times["expires"]
         elif old.expires is None:

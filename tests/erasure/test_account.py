@@ -263,6 +263,26 @@ async def test_an_account_of_many_twins_is_erased_whole_and_its_certificate_can_
     assert len(events or ()) in (0, count)
 
 
+async def test_nothing_is_erased_and_certified_before_the_person_has_left_everywhere(
+    alice: Client, client_of: ClientOf, stores: Stores
+) -> None:
+    sub = f"held-up-{uuid4()}"
+    client = client_of(sub)
+    own, other = await make_twin(client), await make_twin(alice, consent=False)
+    consent = await grant(alice, other, principal=sub)
+    before = await counts(client)
+    async with superuser(stores) as connection, connection.transaction():
+        await connection.execute("SELECT FROM twins WHERE id = $1 FOR UPDATE", id_of(other))
+        assert is_problem(await client.delete(ME), 503, "unavailable")
+    assert await counts(client) == before
+    assert (await client.get(own)).status_code == 200
+
+    await leave(client)
+    assert await counts(client) == NOTHING
+    assert await reason(alice, other) == "withdrawn"
+    assert (await alice.get(location(consent))).json()["principal"].startswith("erased:")
+
+
 async def test_an_account_is_erased_whole_or_not_at_all(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "_BATCH", 2)
     client = client_of(f"half-{uuid4()}")

@@ -164,7 +164,7 @@ async def insert_consent(
 _APPEND = """
     WITH appended AS (INSERT INTO consent_events (twin_id, seq, event, hash) VALUES ($1, $2, $3, $4))
     UPDATE twins
-    SET ledger_seq = $2, ledger_hash = $4, version = version + 1, updated_at = now()
+    SET ledger_seq = $2, ledger_hash = $4, version = version + 1, updated_at = greatest(now(), updated_at)
     WHERE id = $1
 """
 
@@ -197,7 +197,7 @@ async def select_consent(
     """Return a consent that `sub` may see: as the twin's owner, or as the principal."""
     return await connection.fetchrow(
         f"""
-        SELECT {_CONSENT}, t.owner,
+        SELECT {_CONSENT}, t.owner, statement_timestamp() AS at,
                (SELECT count(*) FROM consent_states s WHERE s.consent_id = c.id) = cardinality(c.purposes) AS holds
         FROM consents c JOIN twins t ON t.id = c.twin_id
         WHERE c.id = $2 AND c.twin_id = $1 AND (t.owner = $3 OR c.principal = $3 AND NOT $4)

@@ -138,14 +138,13 @@ def chain_of(row: Record) -> Chain:
     return Chain(row["id"], row["salt"], row["ledger_seq"], row["ledger_hash"])
 
 
-async def grant(connection: Connection, chain: Chain, actor: str, terms: Terms, renews: UUID | None = None) -> Record:
+async def grant(connection: Connection, chain: Chain, actor: str, terms: Terms) -> Record:
     """Record a consent of a locked twin; raises `ConsentActive` or `ValidationFailed`."""
-    if renews is None:
-        blocking = await queries.select_blocking(connection, chain.twin_id, terms.purposes)
-        if blocking is not None:
-            detail = f"There is a live grant for the purpose {blocking['purpose']}."
-            raise ConsentActive(detail, consent_id=str(blocking["consent_id"]), state="given")
-    return await _insert(connection, chain, actor, terms, renews)
+    blocking = await queries.select_blocking(connection, chain.twin_id, terms.purposes)
+    if blocking is not None:
+        detail = f"There is a live grant for the purpose {blocking['purpose']}."
+        raise ConsentActive(detail, consent_id=str(blocking["consent_id"]), state="given")
+    return await _insert(connection, chain, actor, terms)
 
 
 async def _insert(connection: Connection, chain: Chain, actor: str, terms: Terms, renews: UUID | None = None) -> Record:
@@ -211,7 +210,7 @@ async def record(
     """Append an event to the ledger of a locked twin."""
     event, digest = chain.add(kind, actor, at, **members)
     await queries.insert_event(connection, chain.twin_id, chain.seq, event, digest)
-    _note(chain.twin_id, kind)
+    _note(kind)
 
 
 async def close(connection: Connection, twin_ids: list[UUID], user: CurrentUser, erasure_id: UUID) -> None:
@@ -219,16 +218,16 @@ async def close(connection: Connection, twin_ids: list[UUID], user: CurrentUser,
     at = await queries.now(connection)
     events = []
     for row in await queries.lock_twins(connection, twin_ids, user.sub):
-        chain = Chain(row["id"], row["salt"], row["ledger_seq"], row["ledger_hash"])
+        chain = chain_of(row)
         event, digest = chain.add("erased", user.sub, at, erasure_id=str(erasure_id))
         events.append((chain.twin_id, chain.seq, event, digest))
-        _note(chain.twin_id, "erased")
+        _note("erased")
     await queries.insert_events(connection, events)
 
 
-def _note(twin_id: UUID, transition: str) -> None:
+def _note(transition: str) -> None:
     # A field of the request's line, not a line: that has the status, so it also tells what was rolled back.
-    logs.bind(twin_id=str(twin_id), transition=transition)
+    logs.bind(transition=transition)
     _transitions.add(1, {"transition": transition})
 
 
@@ -276,7 +275,8 @@ async def renew(
     Raises:
         NotFound: there is no such consent of a twin of this owner.
         ConsentEnded: it was withdrawn or replaced, or its purposes have been granted anew since.
-        ValidationFailed: it would expire before it is valid, or after the year 9999.
+        ValidationFailed: it would expire before it is valid, or after the year 9999, or leave a live
+            twin without consent until it is valid.
     """
 
     async def work(connection: Connection) -> Answer:
@@ -288,28 +288,37 @@ async def renew(
             raise ConsentEnded(f"This consent is {old['state']}.", state=old["state"])
         if not old["holds"]:
             raise ConsentEnded("One of its purposes has been granted anew since.", state=old["state"])
-        expires_at = wanted.expires_at
-        if "expires_at" not in wanted.model_fields_set and old["expires_at"] is not None:
-            valid_for = old["expires_at"] - (old["not_before"] or old["given_at"])
-            try:
-                expires_at = (wanted.not_before or await queries.now(connection)) + valid_for
-            except OverflowError:
-                detail = "must be given: as long again would end after the year 9999"
-                raise ValidationFailed([{"pointer": "#/expires_at", "detail": detail}]) from None
-        notice = wanted.notice or Notice(
-            version=old["notice_version"], language=old["notice_language"], text=old["notice_text"]
-        )
-        terms = Terms(
-            old["principal"],
-            wanted.method or old["method"],
-            old["purposes"],
-            notice,
-            wanted.not_before,
-            expires_at,
-        )
-        return _made(await grant(connection, chain, user.sub, terms, renews=consent_id))
+        terms = _renewed(old, wanted)
+        return _made(await _insert(connection, chain, user.sub, terms, renews=consent_id))
 
     return await once(ctx.postgres, key, work)
+
+
+def _renewed(old: Record, wanted: ConsentRenew) -> Terms:
+    """Return the terms of the consent that replaces `old`: where nothing is said, the same for as long again.
+
+    Raises `ValidationFailed`.
+    """
+    at, not_before, expires_at = old["at"], wanted.not_before, wanted.expires_at
+    is_ahead = old["not_before"] is not None and old["not_before"] > at
+    if is_ahead and "not_before" not in wanted.model_fields_set:
+        not_before = old["not_before"]
+    if old["state"] == "given" and not is_ahead and not_before is not None and not_before > at:
+        detail = "must not be later than now: the twin would have no consent until then"
+        raise ValidationFailed([{"pointer": "#/not_before", "detail": detail}])
+    if old["expires_at"] is not None and "expires_at" not in wanted.model_fields_set:
+        valid_for = old["expires_at"] - (old["not_before"] or old["given_at"])
+        try:
+            # A tick more has to fit as well: asyncpg takes the calendar's last moment for infinity.
+            expires_at = (not_before or at) + valid_for + datetime.resolution - datetime.resolution
+        except OverflowError:
+            detail = "must be given: as long again would end after the year 9999"
+            raise ValidationFailed([{"pointer": "#/expires_at", "detail": detail}]) from None
+    # It was checked when it was recorded: a limit that changes must not keep it from being renewed.
+    notice = wanted.notice or Notice.model_construct(
+        version=old["notice_version"], language=old["notice_language"], text=old["notice_text"]
+    )
+    return Terms(old["principal"], wanted.method or old["method"], old["purposes"], notice, not_before, expires_at)
 
 
 async def withdraw(ctx: Context, user: CurrentUser, twin_id: UUID, consent_id: UUID) -> Consent:
@@ -350,9 +359,7 @@ async def find(ctx: Context, user: CurrentUser, twin_id: UUID, limit: int, curso
 async def make_receipt(ctx: Context, user: CurrentUser, twin_id: UUID, consent_id: UUID) -> str:
     """Return a signed receipt of a consent as it is now; raises `NotFound`."""
     row = await _select(ctx, user, twin_id, consent_id)
-    async with ctx.postgres.connection() as connection:
-        at = await queries.now(connection)
-    return await ctx.signer.sign(receipt.payload(Consent.of(row), row["owner"], at), receipt.TYPE)
+    return await ctx.signer.sign(receipt.payload(Consent.of(row), row["owner"], row["at"]), receipt.TYPE)
 
 
 async def ledger(ctx: Context, user: CurrentUser, twin_id: UUID, limit: int, cursor: str | None) -> Page[LedgerEntry]:

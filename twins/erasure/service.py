@@ -54,18 +54,18 @@ async def _erase(connection: Connection, user: CurrentUser, erasure_id: UUID, tw
 async def begin_account(ctx: Context, user: CurrentUser) -> UUID:
     """Erase everything of an account, and return the erasure's id.
 
-    Its twins are gone in one transaction: a job that saw only some of them could be done, and
-    certified, before the others are added. What the account agreed to for twins of others is
-    withdrawn, and its name taken out of it.
+    What the account agreed to for twins of others is withdrawn, and its name taken out of it: first,
+    since an erasure that has begun will be certified. Its twins are gone in one transaction: a job that
+    saw only some of them could be done before the others are added.
     """
+    while await consent.leave(ctx, user, _BATCH) == _BATCH:
+        pass
     async with ctx.postgres.transaction() as connection:
         twin_ids = await queries.lock_twins(connection, user.sub, _BATCH)
         erasure_id = await begin(ctx, connection, user, twin_ids)
         while len(twin_ids) == _BATCH:
             twin_ids = await queries.lock_twins(connection, user.sub, _BATCH)
             await _erase(connection, user, erasure_id, twin_ids)
-    while await consent.leave(ctx, user, _BATCH) == _BATCH:
-        pass
     return erasure_id
 
 
@@ -170,4 +170,4 @@ async def account(ctx: Context, user: CurrentUser) -> Account:
 
 def _digest(ctx: Context, user: CurrentUser) -> bytes:
     """Return the keyed digest that an erasure knows its owner by, when the owner's name is gone."""
-    return ctx.digests.digest("erasure", user.sub)
+    return ctx.digests.digest("erasure", user.sub.encode())
