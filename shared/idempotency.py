@@ -1,7 +1,7 @@
 """`Idempotency-Key` (IETF draft): a POST that is sent again takes effect once."""
 
-import hashlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -15,7 +15,10 @@ from shared.errors import Conflict, Gone, ValidationFailed
 from shared.postgres import Connection, Postgres
 
 LIFE_HOURS = 24
+_REPLAYED = "Idempotency-Replayed"
 _BATCH = 1000
+_WORK = 5.0
+"""Seconds that one round of forgetting may take: the timer has more to do."""
 
 
 class IdempotencyKeyInUse(Conflict):
@@ -64,6 +67,11 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     status: int = 201
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether an earlier request has got this answer."""
+        return _REPLAYED in self.headers
+
     def response(self) -> Response:
         """Return it as an HTTP answer."""
         return Response(self.body, self.status, self.headers, "application/json")
@@ -85,9 +93,9 @@ async def _key(
 ) -> Key | None:
     if idempotency_key is None:
         return None
-    key_hash = ctx.digests.digest("idempotency", f"{user.sub}\n{idempotency_key}")
+    key_hash = ctx.digests.digest("idempotency", f"{user.sub}\n{idempotency_key}".encode())
     what = f"{request.method} {request.url.path}\n".encode() + await request.body()
-    return Key(key_hash, hashlib.sha256(what).digest())
+    return Key(key_hash, ctx.digests.digest("idempotent request", what))
 
 
 IdempotencyKey = Annotated[Key | None, Depends(_key)]
@@ -109,21 +117,9 @@ async def once(postgres: Postgres, key: Key | None, work: Callable[[Connection],
         # A second INSERT of the key would wait for the first transaction; this answers at once.
         if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", key.lock):
             raise IdempotencyKeyInUse("A request with this Idempotency-Key is being answered.")
-        stored = await connection.fetchrow(
-            """
-            SELECT request_hash, twin_id, status, headers, body FROM idempotency_keys
-            WHERE key_hash = $1 AND created_at > now() - make_interval(hours => $2)
-            """,
-            key.key_hash,
-            LIFE_HOURS,
-        )
-        if stored is not None:
-            if stored["request_hash"] != key.request_hash:
-                raise IdempotencyKeyReused([{"header": "Idempotency-Key", "detail": "was used for another request"}])
-            if stored["body"] is None:
-                raise AnswerErased("What this request made has been erased.")
-            headers = json.loads(stored["headers"]) | {"Idempotency-Replayed": "true"}
-            return Answer(stored["twin_id"], stored["body"], headers, stored["status"])
+        first = await _select(connection, key)
+        if first is not None:
+            return first
         answer = await work(connection)
         await connection.execute(
             """
@@ -143,16 +139,51 @@ async def once(postgres: Postgres, key: Key | None, work: Callable[[Connection],
         return answer
 
 
-async def forget(postgres: Postgres) -> None:
-    """Remove answers that are older than they are kept, some at a time."""
+async def replay(postgres: Postgres, key: Key | None) -> Answer | None:
+    """Return the answer that a request with this key has got, if it has, and raise as `once`.
+
+    For work that has more to do before its transaction than to open it.
+    """
+    if key is None:
+        return None
     async with postgres.connection() as connection:
-        await connection.execute(
-            """
-            DELETE FROM idempotency_keys WHERE key_hash IN (
-                SELECT key_hash FROM idempotency_keys
-                WHERE created_at <= now() - make_interval(hours => $1) LIMIT $2 FOR UPDATE SKIP LOCKED
+        return await _select(connection, key)
+
+
+async def _select(connection: Connection, key: Key) -> Answer | None:
+    stored = await connection.fetchrow(
+        """
+        SELECT request_hash, twin_id, status, headers, body FROM idempotency_keys
+        WHERE key_hash = $1 AND created_at > now() - make_interval(hours => $2)
+        """,
+        key.key_hash,
+        LIFE_HOURS,
+    )
+    if stored is None:
+        return None
+    if stored["request_hash"] != key.request_hash:
+        raise IdempotencyKeyReused([{"header": "Idempotency-Key", "detail": "was used for another request"}])
+    if stored["body"] is None:
+        raise AnswerErased("What this request made has been erased.")
+    headers = json.loads(stored["headers"]) | {_REPLAYED: "true"}
+    return Answer(stored["twin_id"], stored["body"], headers, stored["status"])
+
+
+async def forget(postgres: Postgres) -> None:
+    """Remove answers that are older than they are kept, for a few seconds at most."""
+    until = time.monotonic() + _WORK
+    removed = _BATCH
+    while removed == _BATCH and time.monotonic() < until:
+        async with postgres.connection() as connection:
+            rows = await connection.fetch(
+                """
+                DELETE FROM idempotency_keys WHERE key_hash IN (
+                    SELECT key_hash FROM idempotency_keys
+                    WHERE created_at <= now() - make_interval(hours => $1) LIMIT $2 FOR UPDATE SKIP LOCKED
+                )
+                RETURNING 1
+                """,
+                LIFE_HOURS,
+                _BATCH,
             )
-            """,
-            LIFE_HOURS,
-            _BATCH,
-        )
+        removed = len(rows)

@@ -137,3 +137,22 @@ async def test_mongodb_goes_away_and_comes_back_while_twins_go_on(own_stores: St
     assert twins.slowest < 2
     assert set(personas.statuses) <= {200, 503}
     assert versions >= personas.statuses[200]
+
+
+async def test_the_gate_goes_on_while_old_versions_cannot_be_restored(own_stores: Stores, app: App) -> None:
+    async with client_of(app, "restoring") as client:
+        path = (await client.post("/api/v1/twins", json=ALEX)).headers["location"]
+        assert (await client.put(f"{path}/persona", json=PERSONA)).status_code == 200
+        await asyncio.to_thread(own_stores.mongod.pause)
+        # More than there are connections to PostgreSQL.
+        restores = [asyncio.create_task(client.post(f"{path}/persona/versions/1/restore")) for _ in range(12)]
+        await asyncio.sleep(0.2)
+        started = time.monotonic()
+        decisions = await asyncio.gather(*(client.get(f"{path}/decision") for _ in range(5)))
+        took = time.monotonic() - started
+        refused = await asyncio.gather(*restores)
+        await asyncio.to_thread(own_stores.mongod.resume)
+
+    assert {answer.status_code for answer in decisions} == {200}
+    assert took < 1
+    assert {answer.status_code for answer in refused} == {503}

@@ -157,8 +157,36 @@ async def test_a_condition_is_on_the_latest_version(alice: Client, persona: str)
             refused = await alice.request(method, persona, json={"summary": "x"}, headers={"If-Match": stale})
             assert is_problem(refused, 412, "precondition-failed")
     assert (await alice.patch(persona, json={"greeting": "Hi."}, headers={"If-Match": "*"})).json()["version"] == 3
-    unchanged = await alice.get(persona, headers={"If-None-Match": (await alice.get(persona)).headers["etag"]})
+    latest = await alice.get(persona)
+    unchanged = await alice.get(persona, headers={"If-None-Match": latest.headers["etag"]})
     assert (unchanged.status_code, unchanged.content) == (304, b"")
+    # RFC 9110 §15.4.5: what a cache updates its copy with.
+    for name in ("etag", "cache-control", "content-location"):
+        assert unchanged.headers[name] == latest.headers[name]
+
+
+async def test_the_first_version_can_be_asked_for_without_replacing_another(alice: Client, persona: str) -> None:
+    first = await put(alice, persona, PERSONA, **{"If-None-Match": "*"})
+    assert first.status_code == 200
+    for method in ("PUT", "PATCH"):
+        for excluded in ("*", first.headers["etag"], f'"x", W/{first.headers["etag"]}'):
+            refused = await alice.request(method, persona, json={}, headers={"If-None-Match": excluded})
+            assert is_problem(refused, 412, "precondition-failed")
+    assert (await put(alice, persona, {}, **{"If-None-Match": '"x"'})).json()["version"] == 2
+
+
+async def test_of_writers_of_the_first_version_exactly_one_wins(alice: Client, persona: str) -> None:
+    answers = await asyncio.gather(*(put(alice, persona, {}, **{"If-None-Match": "*"}) for _ in range(8)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+
+
+async def test_lines_of_a_header_are_one_list(alice: Client, persona: str) -> None:
+    tag = (await put(alice, persona, PERSONA)).headers["etag"]
+    lines = [("If-Match", '"x"'), ("If-Match", tag)]
+    assert (await alice.patch(persona, json={}, headers=lines)).json()["version"] == 2
+    lines = [("Accept", "text/html"), ("Accept", "text/plain")]
+    assert (await alice.get(f"{persona}/prompt", headers=lines)).headers["content-type"].startswith("text/plain")
 
 
 async def test_versions_are_listed_newest_first_page_by_page(alice: Client, bob: Client, persona: str) -> None:
@@ -222,6 +250,15 @@ async def test_writers_at_once_each_get_a_version_without_a_gap(alice: Client, p
     for answer in answers[:3]:
         again = await alice.get(f"{persona}/versions/{answer.json()['version']}")
         assert again.json() == answer.json()
+    times = [answer.json()["created_at"] for answer in sorted(answers, key=lambda answer: answer.json()["version"])]
+    assert times == sorted(times)
+
+
+async def test_writers_at_once_to_whatever_is_there_all_win(alice: Client, persona: str) -> None:
+    await put(alice, persona, {})
+    answers = await asyncio.gather(*(put(alice, persona, {}, **{"If-Match": "*"}) for _ in range(8)))
+
+    assert sorted(answer.json()["version"] for answer in answers) == list(range(2, 10))
 
 
 async def test_patches_at_once_win_or_lose_and_no_won_change_is_lost(alice: Client, persona: str) -> None:
@@ -516,6 +553,18 @@ async def test_a_refused_write_leaves_no_document(alice: Client, persona: str, c
     versions = 1 + sum(answer.status_code == 200 for answer in answers)
     async with context.mongo.collection("personas") as collection:
         assert await collection.count_documents({"twin_id": _twin_id(persona)}) == versions
+
+
+async def test_a_version_that_was_made_under_other_limits_can_be_read(
+    alice: Client, persona: str, context: Context
+) -> None:
+    await put(alice, persona, PERSONA)
+    async with context.mongo.collection("personas") as collection:
+        await collection.update_one({"twin_id": _twin_id(persona)}, {"$set": {"persona.traits": ["x" * 1000]}})
+
+    for below in ("", "/versions/1", "/prompt"):
+        assert "x" * 1000 in (await alice.get(persona + below)).text
+    assert (await alice.post(f"{persona}/versions/1/restore")).json()["traits"] == ["x" * 1000]
 
 
 async def test_a_lost_document_is_our_fault_and_the_next_write_mends_it(

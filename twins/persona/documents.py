@@ -3,10 +3,11 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 from shared.mongo import Mongo
-from twins.persona.models import Persona
+from twins.persona.models import Example, Fact, Persona, Style
 
 _COLLECTION = "personas"
 _NESTED = set(Persona.model_fields) - {"extensions"}
@@ -37,7 +38,17 @@ async def find_document(mongo: Mongo, twin_id: UUID, document_id: UUID) -> Perso
         found = await collection.find_one({"_id": document_id, "twin_id": twin_id})
     if found is None:
         return None
-    return Persona.model_validate(found["persona"] | {"extensions": json.loads(found["extensions"])})
+    content = found["persona"]
+    # It was checked when it was written: a limit that changes must not make it unreadable.
+    return Persona.model_construct(
+        **content
+        | {
+            "style": Style.model_construct(**content["style"]),
+            "facts": [Fact.model_construct(**fact) for fact in content["facts"]],
+            "examples": [Example.model_construct(**example) for example in content["examples"]],
+            "extensions": json.loads(found["extensions"]),
+        }
+    )
 
 
 async def find_ids(mongo: Mongo, twin_ids: Sequence[UUID], limit: int) -> list[UUID]:
@@ -47,12 +58,20 @@ async def find_ids(mongo: Mongo, twin_ids: Sequence[UUID], limit: int) -> list[U
         return [found["_id"] for found in await cursor.to_list(limit)]
 
 
-async def find_made(mongo: Mongo, since: datetime, until: datetime, limit: int) -> list[tuple[UUID, datetime]]:
+class Made(NamedTuple):
+    """A document that may be a version, or not."""
+
+    document_id: UUID
+    twin_id: UUID
+    created_at: datetime
+
+
+async def find_made(mongo: Mongo, since: datetime, until: datetime, limit: int) -> list[Made]:
     """Return up to `limit` documents made from `since` and before `until`, oldest first."""
     async with mongo.collection(_COLLECTION) as collection:
-        cursor = collection.find({"created_at": {"$gte": since, "$lt": until}}, {"_id": 1, "created_at": 1})
+        cursor = collection.find({"created_at": {"$gte": since, "$lt": until}}, {"twin_id": 1, "created_at": 1})
         found = await cursor.sort([("created_at", 1), ("_id", 1)]).limit(limit).to_list(limit)
-    return [(document["_id"], document["created_at"]) for document in found]
+    return [Made(document["_id"], document["twin_id"], document["created_at"]) for document in found]
 
 
 async def delete_documents(mongo: Mongo, document_ids: Sequence[UUID]) -> None:

@@ -45,14 +45,17 @@ async def select_version(connection: Connection, owner: str, twin_id: UUID, vers
 
 
 async def insert_version(connection: Connection, twin_id: UUID, document_id: UUID) -> Record:
-    """Make a document the next version of the persona of a locked twin."""
+    """Make a document the next version of the persona of a locked twin.
+
+    By the clock of the statement: the transaction has waited for the lock, and began before the one it waited for.
+    """
     row = await connection.fetchrow(
         """
         WITH head AS (
             UPDATE twins SET persona_version = persona_version + 1 WHERE id = $1 RETURNING persona_version
         )
-        INSERT INTO persona_versions (twin_id, version, document_id)
-        SELECT $1, persona_version, $2 FROM head
+        INSERT INTO persona_versions (twin_id, version, document_id, created_at)
+        SELECT $1, persona_version, $2, statement_timestamp() FROM head
         RETURNING version, created_at
         """,
         twin_id,
@@ -88,9 +91,18 @@ async def lock_sweep(connection: Connection) -> Record | None:
     )
 
 
-async def select_referred(connection: Connection, document_ids: list[UUID]) -> set[UUID]:
-    """Return those of the documents that are versions."""
-    rows = await connection.fetch("SELECT document_id FROM persona_versions WHERE document_id = ANY($1)", document_ids)
+async def select_kept(connection: Connection, document_ids: list[UUID], twin_ids: list[UUID]) -> set[UUID]:
+    """Return those of the documents, each of its twin, that are versions, or that an erasure is to count and remove."""
+    rows = await connection.fetch(
+        """
+        SELECT asked.document_id FROM unnest($1::uuid[], $2::uuid[]) AS asked (document_id, twin_id)
+        WHERE EXISTS (SELECT FROM persona_versions v WHERE v.document_id = asked.document_id)
+           OR EXISTS (SELECT FROM erased_twins t JOIN erasures e ON e.id = t.erasure_id
+                      WHERE t.twin_id = asked.twin_id AND e.completed_at IS NULL)
+        """,
+        document_ids,
+        twin_ids,
+    )
     return {row["document_id"] for row in rows}
 
 

@@ -13,7 +13,7 @@ from shared.errors import NotAcceptable
 from shared.idempotency import IdempotencyKey
 from shared.models import Digits, TwinId
 from shared.paging import Cursor, Limit, Page
-from shared.preconditions import IfMatch, IfNoneMatch, is_not_modified
+from shared.preconditions import Conditions, IfNoneMatch, is_not_modified
 from twins.persona import service
 from twins.persona.models import PatchOperation, Persona, PersonaPatch, PersonaVersion, Prompt, VersionEntry
 from twins.problems import ConsentRequired
@@ -29,9 +29,12 @@ MAX_VERSION = 2**63 - 1
 Version = Annotated[int, Path(ge=1, le=MAX_VERSION, description="The number of a version."), Digits]
 
 
+def _location(twin_id: TwinId, version: PersonaVersion) -> dict[str, str]:
+    return {"Content-Location": f"/api/v1/twins/{twin_id}/persona/versions/{version.version}"}
+
+
 def _represent(twin_id: TwinId, version: PersonaVersion) -> Response:
-    location = f"/api/v1/twins/{twin_id}/persona/versions/{version.version}"
-    return answer(version, etag=service.tag(version.version), headers={"Content-Location": location})
+    return answer(version, etag=service.tag(version.version), headers=_location(twin_id, version))
 
 
 @router.get("", response_model=PersonaVersion, responses=headers(200, "Content-Location"))
@@ -39,7 +42,9 @@ async def get_persona(twin_id: TwinId, user: User, ctx: Ctx, if_none_match: IfNo
     """Get the latest version of a twin's persona."""
     version = await service.get(ctx, user, twin_id)
     tag = service.tag(version.version)
-    return not_modified(tag) if is_not_modified(if_none_match, tag) else _represent(twin_id, version)
+    if is_not_modified(if_none_match, tag):
+        return not_modified(tag, _location(twin_id, version))
+    return _represent(twin_id, version)
 
 
 @router.put(
@@ -47,10 +52,10 @@ async def get_persona(twin_id: TwinId, user: User, ctx: Ctx, if_none_match: IfNo
     response_model=PersonaVersion,
     responses=headers(200, "Content-Location", "ETag") | problems(ConsentRequired, service.VersionConflict),
 )
-async def put_persona(twin_id: TwinId, body: Persona, user: User, ctx: Ctx, if_match: IfMatch = None) -> Response:
+async def put_persona(twin_id: TwinId, body: Persona, user: User, ctx: Ctx, preconditions: Conditions) -> Response:
     """Replace a twin's persona by a new version; needs live consent."""
     logs.bind(twin_id=str(twin_id))
-    return _represent(twin_id, await service.put(ctx, user, twin_id, body, if_match))
+    return _represent(twin_id, await service.put(ctx, user, twin_id, body, preconditions))
 
 
 @router.patch(
@@ -59,11 +64,11 @@ async def put_persona(twin_id: TwinId, body: Persona, user: User, ctx: Ctx, if_m
     responses=headers(200, "Content-Location", "ETag") | problems(ConsentRequired, service.VersionConflict),
 )
 async def patch_persona(
-    twin_id: TwinId, body: PersonaPatch, user: User, ctx: Ctx, if_match: IfMatch = None
+    twin_id: TwinId, body: PersonaPatch, user: User, ctx: Ctx, preconditions: Conditions
 ) -> Response:
     """Change a twin's persona by JSON Merge Patch (RFC 7396); needs live consent."""
     logs.bind(twin_id=str(twin_id))
-    return _represent(twin_id, await service.patch(ctx, user, twin_id, body, if_match))
+    return _represent(twin_id, await service.patch(ctx, user, twin_id, body, preconditions))
 
 
 @router.get("/versions", response_model=Page[VersionEntry])

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -22,11 +23,11 @@ from shared.errors import (
     ValidationFailed,
     from_validation,
 )
-from shared.idempotency import Answer, Key, once
+from shared.idempotency import Answer, Key, once, replay
 from shared.merge_patch import merge
 from shared.paging import Page, seal, unseal
 from shared.postgres import Connection, Record
-from shared.preconditions import check_if_match, etag
+from shared.preconditions import Preconditions, etag
 from twins.consent import service as consent
 from twins.persona import documents, prompt, queries
 from twins.persona.models import Persona, PersonaPatch, PersonaVersion, Prompt, VersionEntry
@@ -39,6 +40,8 @@ MAX_BYTES = 256 * 1024
 ORPHAN_AGE = timedelta(hours=1)
 """Age at which a document that is no version will not become one: no request takes that long."""
 _BATCH = 500
+_WORK = 5.0
+"""Seconds that one round of the sweep may take: the timer has more to do."""
 
 _CONTENT = set(Persona.model_fields)
 
@@ -63,60 +66,69 @@ async def get(ctx: Context, user: CurrentUser, twin_id: UUID, version: int | Non
     return await _read(ctx, user, twin_id, row)
 
 
-async def put(ctx: Context, user: CurrentUser, twin_id: UUID, persona: Persona, if_match: str | None) -> PersonaVersion:
+async def put(
+    ctx: Context, user: CurrentUser, twin_id: UUID, persona: Persona, preconditions: Preconditions
+) -> PersonaVersion:
     """Make `persona` the next version.
 
     Raises:
         NotFound: there is no such twin.
         ConsentRequired: the twin may not be used.
-        PreconditionFailed: `if_match` is stale.
+        PreconditionFailed: `preconditions` do not hold.
+        ValidationFailed: it is too large.
     """
     async with ctx.postgres.connection() as connection:
         head = await queries.select_head(connection, user.sub, twin_id)
-    latest = _allowed(head)["persona_version"]
-    _check(if_match, latest)
-    expected = None if if_match is None else latest
-    return await _write(ctx, user, twin_id, persona, expected, if_match)
+    preconditions.check(_tag_of(_allowed(head)["persona_version"]))
+    return await _write(ctx, user, twin_id, persona, preconditions)
 
 
 async def patch(
-    ctx: Context, user: CurrentUser, twin_id: UUID, change: PersonaPatch, if_match: str | None
+    ctx: Context, user: CurrentUser, twin_id: UUID, change: PersonaPatch, preconditions: Preconditions
 ) -> PersonaVersion:
     """Merge `change` into the latest version and make that the next.
 
     Raises:
         NotFound: there is no such twin, or it has no persona yet.
         ConsentRequired: the twin may not be used.
-        PreconditionFailed: `if_match` is stale.
+        PreconditionFailed: `preconditions` do not hold.
         VersionConflict: another change came first.
         ValidationFailed: what comes out is not a persona.
     """
     row = await _version(ctx, user, twin_id, None)
     _allowed(row)
-    _check(if_match, row["version"])
+    preconditions.check(tag(row["version"]))
     current = await _read(ctx, user, twin_id, row)
     merged = merge(current.model_dump(include=_CONTENT), change.model_dump(exclude_unset=True))
     try:
         persona = Persona.model_validate(merged)
     except ValidationError as error:
         raise from_validation(error) from None
-    return await _write(ctx, user, twin_id, persona, row["version"], if_match)
+    return await _write(ctx, user, twin_id, persona, preconditions, row["version"])
 
 
 async def restore(ctx: Context, user: CurrentUser, twin_id: UUID, version: int, key: Key | None) -> Answer:
-    """Make an old version the next one again, once for each idempotency key; raises as `patch`."""
+    """Make an old version the next one again, once for each idempotency key.
+
+    Raises:
+        NotFound: there is no such twin, or no such version.
+        ConsentRequired: the twin may not be used.
+    """
+    # No transaction is open while MongoDB is asked: it may hang, and connections are few.
+    if first := await replay(ctx.postgres, key):
+        return first
+    row = await _version(ctx, user, twin_id, version)
+    _allowed(row)
+    persona = await _read(ctx, user, twin_id, row)
 
     async def work(connection: Connection) -> Answer:
-        row = _found(await queries.select_version(connection, user.sub, twin_id, version), version)
-        _allowed(row)
-        persona = await _read(ctx, user, twin_id, row)
-        async with _candidate(ctx, twin_id, persona) as document_id:
-            restored = await _make_version(connection, user, twin_id, persona, document_id)
+        restored = await _make_version(connection, user, twin_id, persona, document_id, Preconditions())
         location = f"/api/v1/twins/{twin_id}/persona/versions/{restored.version}"
         headers = {"Location": location, "ETag": tag(restored.version)}
         return Answer(twin_id, restored.model_dump_json(), headers)
 
-    return await once(ctx.postgres, key, work)
+    async with _candidate(ctx, twin_id, persona) as document_id:
+        return await once(ctx.postgres, key, work)
 
 
 async def history(ctx: Context, user: CurrentUser, twin_id: UUID, limit: int, cursor: str | None) -> Page[VersionEntry]:
@@ -167,24 +179,36 @@ async def delete_documents(ctx: Context, document_ids: Sequence[UUID]) -> None:
 async def sweep_orphans(ctx: Context) -> int:
     """Remove documents that a crash kept from becoming versions, and return how many.
 
-    Looks at each document once, when it is an hour old.
+    Looks at each document once, when it is an hour old, and for a few seconds at most.
     """
-    removed = 0
+    give_up_at = time.monotonic() + _WORK
+    removed, more = 0, True
+    while more and time.monotonic() < give_up_at:
+        count, more = await _sweep_some(ctx)
+        removed += count
+    if removed:
+        logger.info("Unreferenced documents removed", extra={"count": removed})
+    return removed
+
+
+async def _sweep_some(ctx: Context) -> tuple[int, bool]:
+    """Return how many were removed, and whether there may be more to look at."""
     async with ctx.postgres.transaction() as connection:
         sweep = await queries.lock_sweep(connection)
         if sweep is None:
-            return removed
+            return 0, False
         since, until = sweep["swept_until"], sweep["now"] - ORPHAN_AGE
         found = await documents.find_made(ctx.mongo, since, until, _BATCH)
-        document_ids = [document_id for document_id, _ in found]
-        orphans = set(document_ids) - await queries.select_referred(connection, document_ids)
+        document_ids = [made.document_id for made in found]
+        orphans = set(document_ids) - await queries.select_kept(
+            connection, document_ids, [made.twin_id for made in found]
+        )
         if orphans:
             await documents.delete_documents(ctx.mongo, list(orphans))
-            removed = len(orphans)
-            logger.info("Unreferenced documents removed", extra={"count": removed})
         # Again from the last one's millisecond, since others of it may not have fitted in.
-        await queries.update_sweep(connection, found[-1][1] if len(found) == _BATCH else until)
-    return removed
+        swept_until = found[-1].created_at if len(found) == _BATCH else until
+        await queries.update_sweep(connection, swept_until)
+    return len(orphans), since < swept_until < until
 
 
 def _allowed(row: Record | None) -> Record:
@@ -195,8 +219,8 @@ def _allowed(row: Record | None) -> Record:
     return row
 
 
-def _check(if_match: str | None, latest: int) -> None:
-    check_if_match(if_match, tag(latest) if latest else None)
+def _tag_of(latest: int) -> str | None:
+    return tag(latest) if latest else None
 
 
 async def _version(ctx: Context, user: CurrentUser, twin_id: UUID, version: int | None) -> Record:
@@ -226,8 +250,8 @@ async def _write(
     user: CurrentUser,
     twin_id: UUID,
     persona: Persona,
+    preconditions: Preconditions,
     expected: int | None = None,
-    if_match: str | None = None,
 ) -> PersonaVersion:
     if len(json.dumps(persona.model_dump(), ensure_ascii=False, separators=(",", ":")).encode()) > MAX_BYTES:
         detail = f"must not be larger than {MAX_BYTES // 1024} KiB as JSON"
@@ -236,7 +260,7 @@ async def _write(
         _candidate(ctx, twin_id, persona) as document_id,
         ctx.postgres.transaction() as connection,
     ):
-        return await _make_version(connection, user, twin_id, persona, document_id, expected, if_match)
+        return await _make_version(connection, user, twin_id, persona, document_id, preconditions, expected)
 
 
 @asynccontextmanager
@@ -259,13 +283,13 @@ async def _make_version(
     twin_id: UUID,
     persona: Persona,
     document_id: UUID,
+    preconditions: Preconditions,
     expected: int | None = None,
-    if_match: str | None = None,
 ) -> PersonaVersion:
     """Decide under a lock of the twin: a withdrawal is either before this version, or after it."""
     await consent.lock(connection, twin_id, user.sub)
     latest = _allowed(await queries.select_head(connection, user.sub, twin_id))["persona_version"]
-    _check(if_match, latest)
+    preconditions.check(_tag_of(latest))
     if expected is not None and expected != latest:
         raise VersionConflict("Another change to this persona came first.")
     made = await queries.insert_version(connection, twin_id, document_id)

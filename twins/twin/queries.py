@@ -1,4 +1,4 @@
-"""SQL on twins. The owner is in every WHERE: a foreign twin is simply not found."""
+"""SQL on twins. Whatever finds or locks a twin has its owner in the WHERE: a foreign twin is simply not found."""
 
 from uuid import UUID
 
@@ -81,11 +81,12 @@ async def select_twins(
 
 
 async def update_twin(connection: Connection, twin_id: UUID, twin_name: str, use_case: str, tone: str) -> None:
-    """Change a locked twin."""
+    """Change a locked twin; never to an earlier time, though the transaction may have waited for the lock."""
     await connection.execute(
         """
         UPDATE twins
-        SET twin_name = $2, use_case = $3, tone = $4, version = version + 1, updated_at = now()
+        SET twin_name = $2, use_case = $3, tone = $4, version = version + 1,
+            updated_at = greatest(now(), updated_at)
         WHERE id = $1
         """,
         twin_id,

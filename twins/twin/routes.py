@@ -12,7 +12,7 @@ from shared.docs import headers, problems
 from shared.idempotency import IdempotencyKey
 from shared.models import Flag, TwinId
 from shared.paging import Cursor, Limit, Page
-from shared.preconditions import IfMatch, IfNoneMatch, is_not_modified
+from shared.preconditions import Conditions, IfNoneMatch, is_not_modified
 from shared.text import Name, Phrase
 from twins.consent.service import ConsentActive
 from twins.twin import service
@@ -63,23 +63,23 @@ async def get_twin(twin_id: TwinId, user: User, ctx: Ctx, if_none_match: IfNoneM
 
 
 @router.patch("/{twin_id}", response_model=Twin, responses=problems(ConsentActive))
-async def patch_twin(twin_id: TwinId, body: TwinPatch, user: User, ctx: Ctx, if_match: IfMatch = None) -> Response:
+async def patch_twin(twin_id: TwinId, body: TwinPatch, user: User, ctx: Ctx, preconditions: Conditions) -> Response:
     """Change a twin by JSON Merge Patch (RFC 7396).
 
     `consent: false` stops the twin before the answer is sent.
     """
     logs.bind(twin_id=str(twin_id))
-    twin, tag = await service.patch(ctx, user, twin_id, body, if_match)
+    twin, tag = await service.patch(ctx, user, twin_id, body, preconditions)
     return answer(twin, etag=tag)
 
 
 @router.delete("/{twin_id}", status_code=204, responses=headers(204, "Location"))
-async def delete_twin(twin_id: TwinId, user: User, ctx: Ctx, if_match: IfMatch = None) -> Response:
+async def delete_twin(twin_id: TwinId, user: User, ctx: Ctx, preconditions: Conditions) -> Response:
     """Erase a twin and everything stored of it.
 
     It is gone when you read the answer; `Location` leads to the progress of its erasure from both
     stores, and to the certificate.
     """
     logs.bind(twin_id=str(twin_id))
-    erasure_id = await service.delete(ctx, user, twin_id, if_match)
+    erasure_id = await service.delete(ctx, user, twin_id, preconditions)
     return Response(status_code=204, headers={"Location": f"/api/v1/erasures/{erasure_id}"})

@@ -11,7 +11,7 @@ from shared.errors import Problem
 from shared.idempotency import Answer, Key, once
 from shared.paging import Page, seal, unseal
 from shared.postgres import Connection, Record
-from shared.preconditions import check_if_match, etag
+from shared.preconditions import Preconditions, etag
 from twins.consent import service as consent
 from twins.erasure import service as erasure
 from twins.problems import no_twin
@@ -58,13 +58,14 @@ async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key |
         cause = error.__cause__ or error
         constraint = getattr(cause, "constraint_name", None)
         logger.log(
-            logging.INFO if isinstance(error, Problem) else logging.ERROR,
+            logging.INFO if isinstance(error, Problem) and error.status < 500 else logging.ERROR,  # noqa: PLR2004
             "Twin creation failed",
             extra=named | {"error": type(cause).__name__, "constraint": constraint},
         )
         raise
     logs.bind(twin_id=str(answer.twin_id))
-    logger.info("Twin created", extra=named)
+    if not answer.is_replayed:
+        logger.info("Twin created", extra=named)
     return answer
 
 
@@ -96,13 +97,13 @@ async def find(ctx: Context, user: CurrentUser, filters: Filters, limit: int, cu
 
 
 async def patch(
-    ctx: Context, user: CurrentUser, twin_id: UUID, change: TwinPatch, if_match: str | None
+    ctx: Context, user: CurrentUser, twin_id: UUID, change: TwinPatch, preconditions: Preconditions
 ) -> tuple[Twin, str]:
     """Change members of a twin; raises `NotFound` or `PreconditionFailed`."""
     async with ctx.postgres.transaction() as connection:
         chain = await consent.lock(connection, twin_id, user.sub)
         row = await _select(connection, user, twin_id)
-        check_if_match(if_match, _tag(row))
+        preconditions.check(_tag(row))
         wanted = change.model_dump(exclude_unset=True)
         if wanted.get("consent") is True:
             await consent.grant_general(connection, chain, user)
@@ -116,14 +117,14 @@ async def patch(
     return Twin.model_validate(dict(row)), _tag(row)
 
 
-async def delete(ctx: Context, user: CurrentUser, twin_id: UUID, if_match: str | None) -> UUID:
+async def delete(ctx: Context, user: CurrentUser, twin_id: UUID, preconditions: Preconditions) -> UUID:
     """Erase a twin and everything stored of it, and return the erasure's id.
 
     Raises `NotFound` or `PreconditionFailed`.
     """
     async with ctx.postgres.transaction() as connection:
         await consent.lock(connection, twin_id, user.sub)
-        check_if_match(if_match, _tag(await _select(connection, user, twin_id)))
+        preconditions.check(_tag(await _select(connection, user, twin_id)))
         erasure_id = await erasure.begin(ctx, connection, user, [twin_id])
     await erasure.attempt(ctx, erasure_id)
     return erasure_id
