@@ -67,6 +67,7 @@ HOST_SETTINGS = {
     "AzureWebJobsStorage__clientId",
     "AzureWebJobsStorage__credential",
     "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
+    "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
     "PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY",
 }
 """What the Functions host and its Python worker read, and the application does not."""

@@ -80,6 +80,8 @@ var settings = {
   AzureWebJobsStorage__clientId: identityClientId
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
   PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY: 'true'
+  // What the worker would instrument of itself. Its spans of FastAPI carry queries, where a filter may be a twin's name.
+  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: 'azure_sdk,django,fastapi,flask,psycopg2,requests,urllib,urllib3'
   // Of the application
   POSTGRES_DSN: 'postgresql://${postgresRole}@${postgresHost}:${pgBouncer ? 6432 : 5432}/${postgresDatabase}?sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt'
   POSTGRES_AUTH: 'entra'

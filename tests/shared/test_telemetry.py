@@ -9,10 +9,16 @@ from typing import Any
 import pytest
 
 from devstack.local import ROOT
+from infra.checks.__main__ import FOLDER
+from infra.checks.evaluate import deployment
+from shared import telemetry
 from tests.conftest import token
 from tests.stores import MEASURED
 
 CONNECTION = "InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint=https://127.0.0.1:9/"
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+NOT_THE_APP = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
+AS_DEPLOYED = deployment(FOLDER / "prod.bicepparam", {}).settings
 
 
 @pytest.fixture(scope="module")
@@ -20,15 +26,18 @@ def bearer() -> str:
     return token("person@example.com")
 
 
-@pytest.fixture(scope="module")
-def exported(environment: dict[str, str], bearer: str) -> dict[str, Any]:
-    """Everything that a process with telemetry exported while it was used."""
+@pytest.fixture(scope="module", params=["app", "worker"])
+def exported(request: pytest.FixtureRequest, environment: dict[str, str], bearer: str) -> dict[str, Any]:
+    """Everything that a process with telemetry exported while it was used; who had set the exporters up."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.shared.exported_telemetry", bearer],
+        [sys.executable, "-m", "tests.shared.exported_telemetry", request.param, bearer, f"00-{TRACE}-{PARENT}-01"],
         env=os.environ
         | MEASURED
         | environment
-        | {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "LOG_NAMES": "false", "LOG_LEVEL": "DEBUG"},
+        | {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "LOG_NAMES": "false", "LOG_LEVEL": "DEBUG"}
+        # Of the worker: every span is kept, and nothing but telemetry is sent anywhere.
+        | {NOT_THE_APP: AS_DEPLOYED[NOT_THE_APP], "OTEL_TRACES_SAMPLER": "always_on"}
+        | {"APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true", "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true"},
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -61,6 +70,20 @@ def test_requests_and_both_stores_have_spans_of_one_trace(exported: dict[str, An
 
     assert systems >= {"postgresql", "mongodb"}
     assert put["attributes"]["http.response.status_code"] == 200
+
+
+def test_a_request_goes_on_with_the_trace_of_its_caller(exported: dict[str, Any]) -> None:
+    """W3C Trace Context; a request without one begins a trace."""
+    listed = next(span for span in exported["spans"] if span["name"] == "GET /api/v1/twins")
+    made = next(span for span in exported["spans"] if span["name"] == "POST /api/v1/twins")
+
+    assert (listed["context"]["trace_id"], listed["parent_id"]) == (f"0x{TRACE}", f"0x{PARENT}")
+    assert made["parent_id"] is None
+
+
+def test_the_worker_instruments_no_more_than_the_app_does() -> None:
+    assert AS_DEPLOYED["PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY"] == "true"
+    assert AS_DEPLOYED[NOT_THE_APP].split(",") == list(telemetry._FEATURES)
 
 
 def test_log_fields_are_attributes(exported: dict[str, Any]) -> None:
