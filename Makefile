@@ -70,6 +70,7 @@ $(READY): requirements.txt requirements-dev.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 13))' >&2 || { \
 		echo "Python 3.13 is needed, and \"$(PYTHON)\" is not it. Install it (https://www.python.org/downloads/," >&2; \
 		echo "or: pyenv install 3.13), or say where it is: make PYTHON=/path/to/python3.13 …" >&2; exit 1; }
+	@test ! -L .venv || { echo ".venv is a link: what it leads to would be emptied. Remove the link." >&2; exit 1; }
 	@echo "Installing the requirements into .venv (once) …" >&2
 	@"$(PYTHON)" -m venv --clear .venv >&2
 	@$(VENV) -m pip install --quiet --disable-pip-version-check --no-compile \

@@ -27,11 +27,12 @@ def main(pages: list[dict[str, Any]]) -> str | None:
     """Return what is wrong, or print the head of each ledger, to be compared with those that were kept."""
     items = [item for page in pages for item in page.get("items") or [{"event": e} for e in page.get("events") or []]]
     end = [{"twin_id": i["event"]["twin_id"], "seq": len(items), "head": i.get("hash")} for i in items[-1:]]
+    events = "events" if pages[0].get("events", items) is not None else "events (which are not in it)"
     for ledger in pages[0].get("ledgers", end):
         own = [item for item in items if item["event"]["twin_id"] == ledger["twin_id"]]
-        if found := flaw(own, ledger["seq"], ledger["head"]):
+        if events == "events" and (found := flaw(own, ledger["seq"], ledger["head"])):
             return f"{ledger['twin_id']}: {found}"
-        sys.stdout.write(f"{ledger['twin_id']}: {ledger['seq']} events, head {ledger['head']}\n")
+        sys.stdout.write(f"{ledger['twin_id']}: {ledger['seq']} {events}, head {ledger['head']}\n")
     return None
 
 

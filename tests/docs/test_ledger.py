@@ -145,6 +145,18 @@ async def test_the_skeleton_in_a_certificate_verifies_and_shows_tampering(owner:
     assert "event 4 does not follow event 3" in _run(tmp_path, certificate).stderr
 
 
+async def test_of_a_certificate_without_events_the_heads_are_told_and_that_they_are_all(
+    owner: Client, tmp_path: Path
+) -> None:
+    certificate = await certificate_of(owner, await _used(owner)) | {"events": None}
+    done = _run(tmp_path, certificate)
+
+    (ledger,) = certificate["ledgers"]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{ledger['twin_id']}: 6 events (which are not in it), head {ledger['head']}\n"
+    assert "does not end with event 6" in _run(tmp_path, certificate | {"events": []}).stderr
+
+
 async def test_the_table_has_the_members_of_every_kind_of_event(owner: Client) -> None:
     documented: dict[str, set[str]] = {kind: set() for kind in ("given", "renewed", "withdrawn", "erased")}
     for member, kinds, _ in rows(section("docs/LEDGER.md", "An event")):

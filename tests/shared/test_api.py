@@ -11,6 +11,7 @@ from tests.conftest import ALEX, Client, is_problem, make_twin
 from twins.app import create_app
 
 TWINS = "/api/v1/twins"
+JSON = {"Content-Type": "application/json"}
 OFFERED = ("application/json", "text/plain")
 
 
@@ -104,6 +105,32 @@ async def test_no_body_where_one_is_needed_is_refused(
             answer = await alice.request(method, path, content=content, headers=headers)
             assert is_problem(answer, 422, "validation-failed")
             assert answer.json()["errors"][0]["pointer"] == "#"
+
+
+async def test_a_body_that_may_be_left_out_and_is_lost_on_the_way_is_refused(
+    alice: Client, transport: httpx.AsyncBaseTransport
+) -> None:
+    path = await make_twin(alice)
+    (consent,) = (await alice.get(f"{path}/consents")).json()["items"]
+    renew = f"{path}/consents/{consent['id']}/renew"
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b'{"method": "phone"}' if isinstance(transport, WorkerTransport) else b""
+
+    refused = await alice.post(renew, content=chunks(), headers={"Content-Type": "application/json"})
+    assert is_problem(refused, 422, "validation-failed")
+    assert refused.json()["errors"] == [{"pointer": "#", "detail": "is required where there is a Content-Type"}]
+    for content, headers in ((b"", {"Content-Type": "application/json"}), (b"", {}), (b"null", JSON)):
+        renewed = await alice.post(renew, content=content, headers=headers)
+        assert renewed.status_code == 201
+        renew = renewed.headers["location"] + "/renew"
+
+
+async def test_null_is_not_taken_for_a_body_that_was_left_out(alice: Client) -> None:
+    for method, path in (("POST", TWINS), ("PATCH", await make_twin(alice))):
+        refused = await alice.request(method, path, content=b"null", headers=JSON)
+        assert is_problem(refused, 422, "validation-failed")
+        assert refused.json()["errors"] == [{"pointer": "#", "detail": "must be an object"}]
 
 
 async def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(alice: Client) -> None:

@@ -54,6 +54,26 @@ async def test_a_stale_entity_tag_changes_nothing(alice: Client) -> None:
     assert (await alice.get(path)).json()["tone"] == "warm"
 
 
+async def test_a_condition_that_excludes_what_is_there_changes_nothing(alice: Client) -> None:
+    path = await make_twin(alice)
+    tag = (await alice.get(path)).headers["etag"]
+
+    for method, json in (("PATCH", {"tone": "cold"}), ("DELETE", None)):
+        for excluded in ("*", tag, f"W/{tag}"):
+            refused = await alice.request(method, path, json=json, headers={"If-None-Match": excluded})
+            assert is_problem(refused, 412, "precondition-failed")
+    assert (await alice.get(path)).json()["tone"] == "professional"
+    assert (await alice.patch(path, json={"tone": "warm"}, headers={"If-None-Match": '"x"'})).status_code == 200
+
+
+async def test_a_twin_is_never_changed_at_an_earlier_time_than_before(alice: Client) -> None:
+    path = await make_twin(alice)
+    answers = await asyncio.gather(*(alice.patch(path, json={"tone": f"tone {n}"}) for n in range(20)))
+
+    latest = (await alice.get(path)).json()["updated_at"]
+    assert latest == max(answer.json()["updated_at"] for answer in answers)
+
+
 async def test_of_writers_with_the_same_entity_tag_exactly_one_wins(alice: Client) -> None:
     path = await make_twin(alice)
     tag = (await alice.get(path)).headers["etag"]
