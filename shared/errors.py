@@ -23,6 +23,7 @@ A feature adds its own kinds by subclassing one of these with its own `slug` and
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -32,9 +33,14 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from shared import text
 from shared.logs import request_id
 
 MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+"""How many errors a 422 names."""
+MAX_NAME = 100
+"""Characters of a name that a client has made up, where an error repeats it."""
 
 _NO_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9\-._~!$&'()*+,;=:@/]")
 """What the path of a URI cannot hold (RFC 3986 §3.3): servers hand it on decoded, Azure Functions does not."""
@@ -176,7 +182,8 @@ class ValidationFailed(Problem):
     """The request is well-formed but does not fit; `errors` says where and why.
 
     Each error has a `pointer` (RFC 6901, as a URI fragment) into the body, or the `parameter` or
-    `header` that it is about, and a `detail`. What was sent is never repeated in the answer.
+    `header` that it is about, and a `detail`. There are at most 20. Values that were sent are never
+    repeated in the answer, and names only up to their first 100 characters.
     """
 
     status, slug, title = 422, "validation-failed", "Validation failed"
@@ -225,34 +232,44 @@ def header_error(name: str, detail: str) -> ValidationFailed:
 
 def from_validation(error: ValidationError) -> ValidationFailed:
     """Return the 422 for a body that a model refused."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False, include_input=False)
     return ValidationFailed(_validation_errors(item | {"loc": ("body", *item["loc"])} for item in found))
 
 
 _DETAILS = {
-    "string_pattern_mismatch": "has characters that are not allowed here, or none that can be seen",
+    "dict_type": "must be an object",
     "extra_forbidden": "is not a member of this",
+    "list_type": "must be an array",
     "missing": "is required",
+    "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
 }
 """What is clearer than the library's own words."""
 
 
 def _validation_errors(errors: Iterable[Any]) -> list[dict[str, str]]:
     found = []
-    for error in errors:
+    for error in islice(errors, MAX_ERRORS):
         source, *path = error["loc"]
-        detail = _DETAILS.get(error["type"], error["msg"].removeprefix("Value error, "))
         if source == "body":
-            pointer = "".join(f"/{_pointer_token(part)}" for part in path)
-            found.append({"pointer": f"#{pointer}", "detail": detail})
+            place = {"pointer": "#" + "".join(f"/{_pointer_token(part)}" for part in path)}
         else:
-            kind = "header" if source == "header" else "parameter"
-            found.append({kind: str(path[0]) if path else source, "detail": detail})
+            name = str(path[0]) if path else source
+            # The spelling of the standards, which the framework has in small letters.
+            place = {"header": name.title()} if source == "header" else {"parameter": name}
+        found.append(place | {"detail": _detail(error)})
     return found
 
 
+def _detail(error: Any) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        pattern: str = error["ctx"]["pattern"]
+        return text.REFUSED if pattern in (text.LINE, text.PROSE) else f"must match {pattern.strip('^$')}"
+    return _DETAILS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+
+
 def _pointer_token(part: object) -> str:
-    return str(part).replace("~", "~0").replace("/", "~1")
+    return str(part)[:MAX_NAME].replace("~", "~0").replace("/", "~1")
 
 
 async def _on_problem(request: Request, error: Exception) -> Response:

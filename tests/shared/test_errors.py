@@ -1,4 +1,4 @@
-"""Problem documents: every kind has its own name, and a refusal never repeats what was sent."""
+"""Problem documents: every kind has its own name, and a refusal never repeats a value that was sent."""
 
 import json
 import re
@@ -12,8 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from shared.asgi import Shell
 from shared.errors import Problem, add_handlers, from_validation, problem_types
+from shared.text import REFUSED as TEXT
 from tests.conftest import ALEX, Client, is_problem
+from tests.consent.steps import NOTICE
 from twins.app import create_app
+
+OBJECT = "must be an object"
+TAG = "must be a language tag (BCP 47), such as pt-BR"
+PURPOSE = "must match [a-z][a-z0-9._-]{0,62}"
+LANGUAGE = "must match [A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*"
 
 
 def product_kinds() -> dict[str, type[Problem]]:
@@ -115,6 +122,58 @@ async def test_a_member_that_does_not_fit_is_pointed_at_and_never_repeated(alice
         assert value not in answer.text
 
 
+async def test_errors_are_twenty_at_most_and_names_are_cut(alice: Client) -> None:
+    many = await alice.post("/api/v1/twins", json={f"member-{n}": 1 for n in range(60_000)})
+    long = await alice.post("/api/v1/twins", json=ALEX | {"/" * 500_000: 1})
+    deep = await alice.put(
+        "/api/v1/twins/019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b/persona", json={"style": {"x" * 500_000: 1}}
+    )
+
+    assert is_problem(many, 422, "validation-failed")
+    assert len(many.json()["errors"]) == 20
+    assert long.json()["errors"] == [{"pointer": "#/" + "~1" * 100, "detail": "is not a member of this"}]
+    assert deep.json()["errors"] == [{"pointer": "#/style/" + "x" * 100, "detail": "is not a member of this"}]
+
+
+@pytest.mark.parametrize(
+    ("method", "below", "sent", "details"),
+    [
+        ("POST", "", {"twin_name": "a\nb"}, {"#/twin_name": TEXT}),
+        ("POST", "", {"twin_name": "\U000e0041"}, {"#/twin_name": TEXT}),
+        ("PUT", "/persona", {"languages": ["en_US"]}, {"#/languages/0": TAG}),
+        ("PUT", "/persona", {"style": [], "facts": [7]}, {"#/style": OBJECT, "#/facts/0": OBJECT}),
+        ("PUT", "/persona", {"traits": {}, "extensions": []}, {"#/traits": "must be an array", "#/extensions": OBJECT}),
+        ("POST", "/consents", {"purposes": ["Voice", "", "a" * 64]}, {f"#/purposes/{n}": PURPOSE for n in range(3)}),
+        ("POST", "/consents", {"method": "Web Form"}, {"#/method": PURPOSE}),
+        ("POST", "/consents", {"notice": NOTICE | {"language": "en_US"}}, {"#/notice/language": LANGUAGE}),
+        ("POST", "/consents", {"notice": NOTICE | {"text": "\u200b"}}, {"#/notice/text": TEXT}),
+    ],
+)  # fmt: skip
+async def test_what_is_wrong_is_said_of_what_was_sent(
+    alice: Client, method: str, below: str, sent: dict[str, Any], details: dict[str, str]
+) -> None:
+    wholes: dict[str, Any] = {"": ALEX, "/persona": {}, "/consents": {"purposes": ["voice"], "notice": NOTICE}}
+    path = "/api/v1/twins" + (f"/019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b{below}" if below else "")
+    answer = await alice.request(method, path, json=wholes[below] | sent)
+
+    assert is_problem(answer, 422, "validation-failed")
+    assert {error["pointer"]: error["detail"] for error in answer.json()["errors"]} == details
+
+
+async def test_a_header_is_named_as_the_standards_spell_it(alice: Client) -> None:
+    twin = "/api/v1/twins/019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b"
+    for method, path, name, value, detail in (
+        ("POST", "/api/v1/twins", "Idempotency-Key", "a b", "must match [!-~]+"),
+        ("POST", "/api/v1/twins", "Idempotency-Key", "a" * 256, "String should have at most 255 characters"),
+        ("DELETE", twin, "If-Match", "a" * 1001, "String should have at most 1000 characters"),
+        ("GET", twin, "If-None-Match", "a" * 1001, "String should have at most 1000 characters"),
+    ):
+        body = ALEX if method == "POST" else None
+        answer = await alice.request(method, path, headers={name.lower(): value}, json=body)
+        assert is_problem(answer, 422, "validation-failed")
+        assert answer.json()["errors"] == [{"header": name, "detail": detail}]
+
+
 async def test_a_missing_member_does_not_bring_the_rest_back(alice: Client) -> None:
     answer = await alice.post("/api/v1/twins", json={"twin_name": "Somebody Real", "use_case": "x", "tone": "y"})
 
@@ -127,7 +186,7 @@ async def test_a_body_that_is_no_object_is_pointed_at_as_a_whole(alice: Client, 
     for method, path in (("POST", "/api/v1/twins"), ("PATCH", "/api/v1/twins/019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b")):
         answer = await alice.request(method, path, content=body, headers={"Content-Type": "application/json"})
         assert is_problem(answer, 422, "validation-failed")
-        assert [error["pointer"] for error in answer.json()["errors"]] == ["#"]
+        assert answer.json()["errors"] == [{"pointer": "#", "detail": OBJECT}]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field
 
 from shared.models import Input, Output, Timestamp
 from shared.text import Phrase, Prose, Text
@@ -19,6 +19,8 @@ _LANGTAG = (
 
 def _language(tag: str) -> str:
     """Return the tag in the case of RFC 5646 §2.1.1: `zh-Hant-TW`."""
+    if not re.fullmatch(_LANGTAG, tag):
+        raise ValueError("must be a language tag (BCP 47), such as pt-BR")
     first, *rest = tag.lower().split("-")
     found = [first]
     for part in rest:
@@ -32,7 +34,7 @@ def _language(tag: str) -> str:
     return "-".join(found)
 
 
-Language = Annotated[str, StringConstraints(max_length=63, pattern=_LANGTAG), AfterValidator(_language)]
+Language = Annotated[str, Field(max_length=63, json_schema_extra={"pattern": _LANGTAG}), AfterValidator(_language)]
 """A well-formed BCP 47 language tag."""
 Sentence = Annotated[str, Text(500)]
 """1 to 500 characters on one line."""
