@@ -19,6 +19,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 
 from shared import errors
+from shared.api import preferred
 from shared.errors import Problem, problem_types
 from shared.idempotency import AnswerErased, IdempotencyKeyInUse, IdempotencyKeyReused
 
@@ -201,7 +202,7 @@ def _json(content: dict[str, Any]) -> Response:
 
 
 def _wants_json(request: Request) -> bool:
-    return "application/json" in request.headers.get("accept", "")
+    return preferred(request.headers.get("accept"), ("text/html", "application/json")) == "application/json"
 
 
 def _problem(kind: type[Problem]) -> dict[str, Any]:
@@ -257,7 +258,7 @@ _HEADERS: dict[str, dict[str, Any]] = {
         "schema": {"type": "integer", "minimum": 0},
     },
     "WWW-Authenticate": {
-        "description": "What is wrong with the token (RFC 6750 §3).",
+        "description": "`Bearer`, and what is wrong with the token if one was sent (RFC 6750 §3).",
         "required": True,
         "schema": {"type": "string"},
     },
@@ -269,6 +270,8 @@ _HEADERS: dict[str, dict[str, Any]] = {
 }
 
 _HEADERS_OF_STATUS = {401: "WWW-Authenticate", 429: "Retry-After", 503: "Retry-After"}
+
+_CONDITIONS = {"if-match", "if-none-match"}
 
 _PROBLEM_SCHEMA = {
     "title": "Problem",
@@ -293,6 +296,7 @@ _PROBLEM_SCHEMA = {
         "errors": {
             "type": "array",
             "description": "Where and why the request does not fit; only for `validation-failed`.",
+            "maxItems": errors.MAX_ERRORS,
             "items": {
                 "type": "object",
                 "required": ["detail"],
@@ -315,7 +319,7 @@ def problems(*kinds: type[Problem]) -> Responses:
     """Return what a route adds to its `responses` for problems that are not evident from its shape.
 
     Evident, and so never declared: what every API route, a secured one, or one with a path
-    parameter, a body, `Accept`, `If-Match` or `Idempotency-Key` can answer.
+    parameter, a body, `Accept`, a condition or `Idempotency-Key` can answer.
     """
     declared: Responses = {}
     for kind in kinds:
@@ -347,9 +351,9 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
             if method == "patch" and "requestBody" in operation:
                 content = operation["requestBody"]["content"]
                 content["application/merge-patch+json"] = content["application/json"]  # RFC 7396
-            found = _problems_of(path, operation)
+            found = _problems_of(path, method, operation)
             answers.update({_name(kinds): _answer(kinds) for kinds in found.values()})
-            operation["responses"] = _successes(operation) | {
+            operation["responses"] = _successes(method, operation) | {
                 str(status): _ref("responses", _name(kinds)) for status, kinds in found.items()
             }
             if "parameters" in operation:
@@ -359,10 +363,10 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _problems_of(path: str, operation: dict[str, Any]) -> dict[int, list[type[Problem]]]:
+def _problems_of(path: str, method: str, operation: dict[str, Any]) -> dict[int, list[type[Problem]]]:
     """Return the kinds of problem that an operation can answer, by status, in order."""
     known = problem_types()
-    kinds = set(_evident_problems(path, operation))
+    kinds = set(_evident_problems(path, method, operation))
     for response in operation["responses"].values():
         kinds.update(known[slug] for slug in response.get(_PROBLEMS_KEY, ()))
     found: dict[int, list[type[Problem]]] = defaultdict(list)
@@ -372,13 +376,13 @@ def _problems_of(path: str, operation: dict[str, Any]) -> dict[int, list[type[Pr
     return found
 
 
-def _evident_problems(path: str, operation: dict[str, Any]) -> Iterator[type[Problem]]:
+def _evident_problems(path: str, method: str, operation: dict[str, Any]) -> Iterator[type[Problem]]:
     parameters = operation.get("parameters", ())
     sent = _request_headers(operation)
     if path.startswith("/api/"):
         yield from (errors.BadRequest, errors.ValidationFailed, errors.InternalError, errors.Unavailable)
     if "security" in operation:
-        yield from (errors.Unauthorized, errors.Forbidden)
+        yield errors.Unauthorized
     if any(parameter["in"] == "path" for parameter in parameters):
         yield errors.NotFound
     if "requestBody" in operation:
@@ -387,21 +391,21 @@ def _evident_problems(path: str, operation: dict[str, Any]) -> Iterator[type[Pro
         yield errors.ValidationFailed
     if "accept" in sent:
         yield errors.NotAcceptable
-    if "if-match" in sent:
+    if method != "get" and sent & _CONDITIONS:
         yield errors.PreconditionFailed
     if "idempotency-key" in sent:
         yield from (IdempotencyKeyInUse, IdempotencyKeyReused, AnswerErased)
 
 
-def _successes(operation: dict[str, Any]) -> dict[str, Any]:
+def _successes(method: str, operation: dict[str, Any]) -> dict[str, Any]:
     """Return the answers that are not problems, with the headers that go without saying."""
     sent = _request_headers(operation)
     responses = {status: it for status, it in operation["responses"].items() if int(status) < 400}  # noqa: PLR2004
-    if "if-none-match" in sent:
-        responses["304"] = {"description": "Not modified"}
+    if method == "get" and "if-none-match" in sent:
+        responses.setdefault("304", {"description": "Not modified"})
     for status, response in responses.items():
         names = ["X-Request-Id"]
-        if status in {"200", "304"} and sent & {"if-match", "if-none-match"}:
+        if status in {"200", "304"} and sent & _CONDITIONS:
             names.append("ETag")
         if "idempotency-key" in sent:
             names.append("Idempotency-Replayed")

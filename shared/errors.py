@@ -109,10 +109,7 @@ class Unauthorized(Problem):
 
 
 class Forbidden(Problem):
-    """The token is valid but does not allow this request.
-
-    Ask for a token with the scope that the detail names.
-    """
+    """The token is valid but does not allow this request; the detail says what would."""
 
     status, slug, title = 403, "forbidden", "Forbidden"
 
@@ -157,10 +154,11 @@ class Gone(Problem):
 
 
 class PreconditionFailed(Problem):
-    """The resource has changed since the entity tag in `If-Match` was read; nothing was done.
+    """The resource is not as `If-Match` or `If-None-Match` asks; nothing was done.
 
-    Read the resource again, apply your change to what you find, and send it with the new tag
-    (RFC 9110 §13.1.1).
+    It has changed since the entity tag in `If-Match` was read: read it again, apply your change to
+    what you find, and send that with the new tag (RFC 9110 §13.1.1). Or it is there already, where
+    `If-None-Match` says that it must not be (§13.1.2).
     """
 
     status, slug, title = 412, "precondition-failed", "Precondition failed"

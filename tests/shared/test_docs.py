@@ -67,6 +67,11 @@ async def change_note(note_id: str, note: Note, token: Token, if_match: Annotate
     return note
 
 
+@router.delete("/{note_id}", status_code=204, responses=docs.problems(errors.Forbidden))
+async def delete_note(note_id: str, token: Token, if_none_match: Annotated[str | None, Header()] = None) -> None:
+    pass
+
+
 @router.get("", summary="Find the newest notes")
 async def find_notes(accept: Annotated[str | None, Header()] = None) -> list[Note]:
     return []
@@ -247,6 +252,27 @@ async def test_an_explanation_is_the_docstring_as_text(client: httpx.AsyncClient
     }
 
 
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (None, "text/html"),
+        ("*/*", "text/html"),
+        ("text/html, application/json;q=0.1", "text/html"),
+        ("text/html;q=0.1, application/json", "application/json"),
+        ("application/*", "application/json"),
+        ("application/json;q=0, */*", "text/html"),
+        ("image/png", "text/html"),
+    ],
+)
+async def test_an_explanation_comes_as_the_client_likes_it_best(
+    client: httpx.AsyncClient, accept: str | None, media_type: str
+) -> None:
+    client.headers.pop("accept")
+    for path in ("/problems", "/problems/gone"):
+        answer = await client.get(path, headers={} if accept is None else {"Accept": accept})
+        assert answer.headers["content-type"].partition(";")[0] == media_type
+
+
 # --- The OpenAPI document ------------------------------------------------------------------------
 
 
@@ -264,8 +290,9 @@ def test_the_pages_are_not_in_the_document(document: dict[str, Any]) -> None:
         ("get", "/health", "200"),
         ("get", "/api/v1/notes", "200 400 406 422 500 503"),
         ("post", "/api/v1/notes", "201 400 409 410 413 415 422 500 503"),
-        ("get", "/api/v1/notes/{note_id}", "200 304 400 401 403 404 422 500 503"),
-        ("patch", "/api/v1/notes/{note_id}", "200 400 401 403 404 409 412 413 415 422 500 503"),
+        ("get", "/api/v1/notes/{note_id}", "200 304 400 401 404 422 500 503"),
+        ("patch", "/api/v1/notes/{note_id}", "200 400 401 404 409 412 413 415 422 500 503"),
+        ("delete", "/api/v1/notes/{note_id}", "204 400 401 403 404 412 422 500 503"),
     ],
 )
 def test_an_operation_names_each_answer_it_can_give(
@@ -449,7 +476,7 @@ async def test_the_helper_notices_errors_and_other_hosts(browser: Browser, site:
 async def test_an_operation_runs_from_swagger_ui_with_a_bearer_token(browser: Browser, site: str, size: Size) -> None:
     page = await browser.page(size)
     await page.open(f"{site}/docs")
-    await page.wait_for("document.querySelectorAll('.opblock').length === 5")
+    await page.wait_for("document.querySelectorAll('.opblock').length === 6")
     await page.click(".btn.authorize")
     await page.fill("#auth-bearer-value", "token-of-alice")
     await page.click(".modal-ux .btn.authorize")
@@ -479,9 +506,9 @@ async def test_a_token_does_not_outlive_the_page(browser: Browser, site: str) ->
 async def test_every_part_of_swagger_ui_opens(browser: Browser, site: str, size: Size) -> None:
     page = await browser.page(size)
     await page.open(f"{site}/docs")
-    await page.wait_for("document.querySelectorAll('.opblock').length === 5")
+    await page.wait_for("document.querySelectorAll('.opblock').length === 6")
     await page.evaluate("document.querySelectorAll('.opblock-summary-control').forEach((it) => it.click())")
-    await page.wait_for("document.querySelectorAll('.opblock.is-open .responses-table').length === 5")
+    await page.wait_for("document.querySelectorAll('.opblock.is-open .responses-table').length === 6")
     await page.evaluate("document.querySelectorAll('.json-schema-2020-12-accordion').forEach((it) => it.click())")
     await page.wait_for_text(".models", "request_id")
     await assert_sound(page, site)
@@ -492,7 +519,7 @@ async def test_redoc_shows_every_operation(browser: Browser, site: str, size: Si
     page = await browser.page(size)
     await page.open(f"{site}/redoc")
     operations = "[...document.querySelectorAll('[id^=\"operation/\"]')].map((it) => it.id)"
-    await page.wait_for(f"new Set({operations}).size === 5")
+    await page.wait_for(f"new Set({operations}).size === 6")
     await page.wait_for_text("h2", "Find the newest notes")
     await assert_sound(page, site)
 

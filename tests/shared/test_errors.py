@@ -63,7 +63,7 @@ def test_every_kind_that_an_operation_can_answer_is_declared() -> None:
     }
     # A method that a path has not is no operation of the document; nothing limits rates yet; the
     # bare kinds are what more telling ones derive from.
-    undeclared = {"method-not-allowed", "too-many-requests", "conflict", "gone"}
+    undeclared = {"method-not-allowed", "too-many-requests", "forbidden", "conflict", "gone"}
 
     assert declared | undeclared == set(product_kinds()) | undeclared
 
