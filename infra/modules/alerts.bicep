@@ -90,7 +90,7 @@ var logAlerts = [
   }
   {
     name: 'vault-errors'
-    description: 'Secrets cannot be read from Key Vault; the service goes on with those it has.'
+    description: 'Secrets cannot be read from Key Vault, or tokens for the databases cannot be got from Entra; the service goes on with those it has.'
     severity: 2
     window: 'PT15M'
     operator: 'GreaterThan'
