@@ -1,4 +1,4 @@
-"""Consents, decisions and ledger entries as they cross the wire."""
+"""Consents, decisions, ledger entries and keys as they cross the wire."""
 
 import hashlib
 import re
@@ -202,3 +202,21 @@ class Verification(Output):
     head: Annotated[str, Field(description="The hash that the twin says the ledger ends with.")]
     broken_at: Annotated[int | None, Field(description="The `seq` of the first event that is not right.")]
     reason: str | None
+
+
+class Jwk(Output):
+    """A public key for ES256 (RFC 7517, RFC 7518 §6.2)."""
+
+    kty: Literal["EC"]
+    crv: Literal["P-256"]
+    x: Annotated[str, Field(description="Coordinate of the point, in base64url.")]
+    y: Annotated[str, Field(description="The other one.")]
+    kid: Annotated[str, Field(description="Its thumbprint (RFC 7638), which a signature's header names.")]
+    use: Literal["sig"]
+    alg: Literal["ES256"]
+
+
+class Jwks(Output):
+    """A JSON Web Key Set: the key that signs, and those that signatures were made with before."""
+
+    keys: list[Jwk]
