@@ -3,7 +3,9 @@
 from typing import Any
 
 from pymongo import ASCENDING, MongoClient
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import OperationFailure
+
+_NAMESPACE_EXISTS = 48
 
 COLLECTIONS: dict[str, dict[str, Any]] = {
     "personas": {
@@ -33,8 +35,11 @@ def ensure(uri: str, database_name: str) -> None:
         database = client[database_name]
         for name, wanted in COLLECTIONS.items():
             try:
-                database.create_collection(name, validator=wanted["validator"])
-            except CollectionInvalid:  # it exists
+                # No look first: two that migrate at once would both see nothing, and one of them fail.
+                database.create_collection(name, check_exists=False, validator=wanted["validator"])
+            except OperationFailure as error:
+                if error.code != _NAMESPACE_EXISTS:
+                    raise
                 database.command("collMod", name, validator=wanted["validator"])
             collection = database[name]
             for index, keys in wanted["indexes"].items():

@@ -1,8 +1,10 @@
 """MongoDB's collections: made once, changed as the code says, within what Azure DocumentDB knows."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from datetime import UTC, datetime
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -147,5 +149,28 @@ def test_a_validator_that_the_server_does_not_understand_is_not_ignored(
     stores: Stores, database: Database[dict[str, Any]], wanted: dict[str, Any]
 ) -> None:
     wanted["personas"]["validator"]["$jsonSchema"]["no-such-keyword"] = 1
+    with pytest.raises(OperationFailure):
+        mongo.ensure(stores.mongod.uri, database.name)
+
+
+def test_several_at_once_make_each_collection_once(stores: Stores, database: Database[dict[str, Any]]) -> None:
+    together = Barrier(4)
+
+    def ensure() -> None:
+        together.wait()
+        mongo.ensure(stores.mongod.uri, database.name)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(ensure) for _ in range(4)]:
+            done.result()
+
+    mongo.ensure(stores.mongod.uri, database.name)
+    assert sorted(database.list_collection_names()) == sorted(COLLECTIONS)
+
+
+def test_what_else_keeps_a_collection_from_being_made_is_told(
+    stores: Stores, database: Database[dict[str, Any]], wanted: dict[str, Any]
+) -> None:
+    wanted["personas"]["validator"] = {"$unknown": 1}
     with pytest.raises(OperationFailure):
         mongo.ensure(stores.mongod.uri, database.name)
