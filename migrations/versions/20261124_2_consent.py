@@ -57,7 +57,7 @@ _UP = (
     """,
     "CREATE INDEX consents_twin_id_id_idx ON consents (twin_id, id DESC)",
     "CREATE INDEX consents_lineage_idx ON consents (lineage)",
-    "CREATE INDEX consents_principal_idx ON consents (principal)",
+    "CREATE INDEX consents_principal_id_idx ON consents (principal, id)",
     # Terms never change: the serving role may update nothing else.
     "GRANT SELECT, INSERT, DELETE, UPDATE (withdrawn_at, revoked, replaced_by, principal) ON consents TO twins_serving",
     # The primary key is what allows one live grant at the most for each twin and purpose.

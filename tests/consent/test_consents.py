@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -457,6 +458,31 @@ async def test_the_principal_may_read_withdraw_and_have_a_receipt_and_nothing_el
     assert (await withdraw(paula, consent))["state"] == "withdrawn"
     assert await reason(alice, path, "voice") == "withdrawn"
     assert await reason(alice, path, "training") == "granted"
+
+
+async def test_a_person_finds_what_they_have_agreed_to_and_nothing_else(
+    alice: Client, bob: Client, client_of: ClientOf
+) -> None:
+    paula = client_of(f"paula-{uuid4()}")
+    sub = (await paula.get("/api/v1/me")).json()["sub"]
+    given = [
+        await grant(client, await make_twin(client, consent=False), principal=sub) for client in (alice, bob, paula) * 2
+    ]
+    await grant(alice, await make_twin(alice), "voice", principal="somebody else")
+    given[1] = await withdraw(paula, given[1])
+
+    pages: list[list[dict[str, Any]]] = []
+    cursor: str | None = None
+    while not pages or cursor:
+        params = {"limit": 4} | ({"cursor": cursor} if cursor else {})
+        page = (await paula.get("/api/v1/me/consents", params=params)).json()
+        pages.append(page["items"])
+        cursor = page["next_cursor"]
+    assert pages == [given[:1:-1], given[1::-1]]
+    assert (await bob.get("/api/v1/me/consents")).json()["items"] == []
+    stolen = (await paula.get("/api/v1/me/consents", params={"limit": 1})).json()["next_cursor"]
+    assert is_problem(await bob.get("/api/v1/me/consents", params={"cursor": stolen}), 422, "validation-failed")
+    assert is_problem(await bob.get(f"/api/v1/twins/{given[0]['twin_id']}/consents"), 404, "not-found")
 
 
 async def test_to_everybody_else_a_consent_is_missing(alice: Client, bob: Client, anyone: Client) -> None:

@@ -310,14 +310,14 @@ async def test_a_twin_that_is_erased_by_its_owner_meanwhile_does_not_stop_a_pers
     gone, kept = await make_twin(alice, consent=False), await make_twin(alice, consent=False)
     for path in (gone, kept):
         await grant(alice, path, principal=sub)
-    select_granted_by = consent_queries.select_granted_by
+    select_given_to_others = consent_queries.select_given_to_others
 
     async def select_and_erase(connection: Any, principal: str, limit: int) -> Any:
-        rows = await select_granted_by(connection, principal, limit)
+        rows = await select_given_to_others(connection, principal, limit)
         await alice.delete(gone)
         return rows
 
-    monkeypatch.setattr(consent_queries, "select_granted_by", select_and_erase)
+    monkeypatch.setattr(consent_queries, "select_given_to_others", select_and_erase)
     await leave(client)
 
     assert await reason(alice, kept) == "withdrawn"

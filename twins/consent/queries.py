@@ -228,6 +228,21 @@ async def select_consents(
     return rows
 
 
+async def select_given_by(connection: Connection, principal: str, before: UUID | None, limit: int) -> list[Record]:
+    """Return up to `limit` consents that a person gave, to whomever's twins, older than `before`, newest first."""
+    rows: list[Record] = await connection.fetch(
+        f"""
+        SELECT {_CONSENT} FROM consents c
+        WHERE c.principal = $1 AND c.id < coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+        ORDER BY c.id DESC LIMIT $3
+        """,  # noqa: S608 - a constant of this file
+        principal,
+        before,
+        limit,
+    )
+    return rows
+
+
 async def withdraw_lineage(connection: Connection, lineage: UUID, actor: str) -> Record | None:
     """Withdraw a consent with everything it was renewed by, and return the one that was in force.
 
@@ -285,7 +300,7 @@ async def select_events(connection: Connection, twin_id: UUID, after: int, limit
     return rows
 
 
-async def select_granted_by(connection: Connection, principal: str, limit: int) -> list[Record]:
+async def select_given_to_others(connection: Connection, principal: str, limit: int) -> list[Record]:
     """Return consents that a person gave to twins of other owners."""
     rows: list[Record] = await connection.fetch(
         """

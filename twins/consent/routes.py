@@ -1,6 +1,6 @@
 """Consents, the gate, the ledger and the keys that receipts are verified with."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response
@@ -10,6 +10,7 @@ from shared.api import ApiRoute, answer, operation_id
 from shared.auth import User
 from shared.context import Ctx
 from shared.docs import headers, problems
+from shared.errors import Unavailable
 from shared.idempotency import IdempotencyKey
 from shared.models import TwinId
 from shared.paging import Cursor, Limit, Page
@@ -21,6 +22,7 @@ from twins.consent.models import (
     ConsentRenew,
     Decision,
     Decisions,
+    Jwks,
     LedgerEntry,
     Purpose,
     Questions,
@@ -72,6 +74,12 @@ async def create_consent(twin_id: TwinId, body: ConsentCreate, user: User, ctx: 
     return (await service.create(ctx, user, twin_id, body, key)).response()
 
 
+@router.get("/me/consents", tags=["consents"], response_model=Page[Consent])
+async def list_given_consents(user: User, ctx: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Response:
+    """List the consents that you have given, to your own twins and those of others, newest first."""
+    return answer(await service.find_given(ctx, user, limit, cursor))
+
+
 @router.get("/twins/{twin_id}/consents/{consent_id}", tags=["consents"], response_model=Consent)
 async def get_consent(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx) -> Response:
     """Get a consent, as the twin's owner or as the person who gave it."""
@@ -104,7 +112,11 @@ async def renew_consent(
     key: IdempotencyKey,
     body: ConsentRenew | None = None,
 ) -> Response:
-    """Replace a given or expired consent by a new one with the same purposes."""
+    """Replace a given or expired consent by a new one with the same purposes.
+
+    It takes effect at once, so a live consent is renewed when the new terms may begin: a later
+    `not_before` is refused, since the twin would have no consent until then.
+    """
     logs.bind(twin_id=str(twin_id))
     return (await service.renew(ctx, user, twin_id, consent_id, body or ConsentRenew(), key)).response()
 
@@ -135,7 +147,7 @@ async def verify_ledger(twin_id: TwinId, user: User, ctx: Ctx) -> Response:
     return answer(await service.verify(ctx, user, twin_id))
 
 
-@keys_router.get("/.well-known/jwks.json", tags=["keys"])
-async def get_jwks(ctx: Ctx) -> dict[str, Any]:
+@keys_router.get("/.well-known/jwks.json", tags=["keys"], responses=problems(Unavailable))
+async def get_jwks(ctx: Ctx) -> Jwks:
     """Get the public keys that receipts and certificates are verified with (RFC 7517)."""
-    return await ctx.signer.jwks()
+    return Jwks.model_validate(await ctx.signer.jwks())

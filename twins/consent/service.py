@@ -351,9 +351,16 @@ async def find(ctx: Context, user: CurrentUser, twin_id: UUID, limit: int, curso
         rows = await queries.select_consents(connection, twin_id, user.sub, before, limit + 1)
         if not rows and await queries.select_head(connection, twin_id, user.sub) is None:
             raise no_twin()
-    items = [Consent.of(row) for row in rows[:limit]]
-    following = seal(ctx.digests, scope, [str(items[-1].id)]) if len(rows) > limit else None
-    return Page[Consent](items=items, next_cursor=following)
+    return _page(ctx, scope, rows, limit)
+
+
+async def find_given(ctx: Context, user: CurrentUser, limit: int, cursor: str | None) -> Page[Consent]:
+    """Return a page of the consents that the caller has given, newest first."""
+    scope = f"consents given\n{user.sub}"
+    before = None if cursor is None else UUID(unseal(ctx.digests, scope, cursor)[0])
+    async with ctx.postgres.connection() as connection:
+        rows = await queries.select_given_by(connection, user.sub, before, limit + 1)
+    return _page(ctx, scope, rows, limit)
 
 
 async def make_receipt(ctx: Context, user: CurrentUser, twin_id: UUID, consent_id: UUID) -> str:
@@ -417,7 +424,7 @@ async def leave(ctx: Context, user: CurrentUser, limit: int) -> int:
     """
     pseudonym = f"erased:{ctx.digests.label('principal', user.sub)}"
     async with ctx.postgres.connection() as connection:
-        rows = await queries.select_granted_by(connection, user.sub, limit)
+        rows = await queries.select_given_to_others(connection, user.sub, limit)
     for row in rows:
         # A twin that has been erased meanwhile has taken its consents with it.
         with contextlib.suppress(NotFound):
@@ -434,6 +441,12 @@ async def _select(ctx: Context, user: CurrentUser, twin_id: UUID, consent_id: UU
     if row is None:
         raise _no_consent()
     return row
+
+
+def _page(ctx: Context, scope: str, rows: list[Record], limit: int) -> Page[Consent]:
+    items = [Consent.of(row) for row in rows[:limit]]
+    following = seal(ctx.digests, scope, [str(items[-1].id)]) if len(rows) > limit else None
+    return Page[Consent](items=items, next_cursor=following)
 
 
 def _made(row: Record) -> Answer:
