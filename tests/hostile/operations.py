@@ -92,12 +92,11 @@ def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     return NOBODYS
 
 
-def _whole(document: dict[str, Any], schema: dict[str, Any], place: int = 0) -> Any:
-    """Return a value of a schema with every member that it names; `place` is the value's own among members."""
+def _whole(document: dict[str, Any], schema: dict[str, Any], name: str = "") -> Any:
+    """Return a value of a schema with every member that it names; `name` is the value's own among members."""
     match schema := _resolved(document, schema):
         case {"type": "object"}:
-            members = schema.get("properties", {}).items()
-            return {name: _whole(document, member, n) for n, (name, member) in enumerate(members)}
+            return {name: _whole(document, member, name) for name, member in schema.get("properties", {}).items()}
         case {"type": "array"}:
             return [_whole(document, schema["items"])]
         case {"type": "boolean"}:
@@ -105,7 +104,7 @@ def _whole(document: dict[str, Any], schema: dict[str, Any], place: int = 0) -> 
         case {"type": "string", "format": "uuid"}:
             return NOBODYS
         case {"type": "string", "format": "date-time"}:
-            return f"{2030 + place}-01-01T00:00:00Z"  # what comes later in a schema ends later
+            return "2020-01-01T00:00:00Z" if name == "not_before" else "2040-01-01T00:00:00Z"
         case {"type": "string"}:
             return "en"  # a text, a language and a purpose
     raise AssertionError(f"the walk has no value of {schema}")
