@@ -16,10 +16,11 @@ import psutil
 from jose import jwt
 
 from bench import data, load
-from devstack.local import ROOT, signing_key
+from devstack.local import ROOT
 from devstack.mongod import Mongod
 from devstack.postgres import OWNER, SERVING, SUPERUSER, Postgres
 from devstack.process import free_port
+from infra.new_secrets import signing_key
 
 STOP_TIMEOUT = 10
 

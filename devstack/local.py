@@ -18,7 +18,6 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".local"
 LOCK_TIMEOUT = 5.0
 """Seconds; an earlier run may still be on its way out."""
-signing_key = new_secrets.signing_key
 
 
 def secrets_of_this_machine() -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from shared import logs, strict_json
 from shared.context import Context
-from shared.errors import BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationFailed
+from shared.errors import MAX_ERRORS, MAX_NAME, BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationFailed
 
 MAX_BODY = 1024 * 1024
 """Bytes in a request body."""
@@ -147,12 +147,12 @@ def _check_parameters(request: Request, known: set[str]) -> None:
     seen = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
-            errors.append({"parameter": name[:100], "detail": "is not a parameter of this resource"})
+            errors.append({"parameter": name[:MAX_NAME], "detail": "is not a parameter of this resource"})
         elif name in seen:
             errors.append({"parameter": name, "detail": "must not be given twice"})
         seen.add(name)
     if errors:
-        raise ValidationFailed(errors[:20])
+        raise ValidationFailed(errors[:MAX_ERRORS])
 
 
 def answer(

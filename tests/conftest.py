@@ -13,7 +13,7 @@ import pytest
 from jose import jwt
 
 from devstack.functions_host import Worker, WorkerTransport
-from devstack.local import signing_key
+from infra.new_secrets import signing_key
 from shared.context import Context
 from shared.settings import Settings
 from tests import log_search

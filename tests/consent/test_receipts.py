@@ -14,7 +14,7 @@ from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
-from devstack.local import signing_key
+from infra.new_secrets import signing_key
 from shared.settings import Settings
 from tests.conftest import Client, ClientOf, make_twin, token
 from tests.consent.steps import HOUR, NOTICE, after, grant, location, pass_time, renew, superuser, withdraw

@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from devstack.functions_host import ROOT, Worker, WorkerTransport
-from devstack.local import signing_key
 from devstack.mongod import Mongod
 from devstack.postgres import Postgres
 from devstack.process import StackError, free_port
+from infra.new_secrets import signing_key
 
 RECOVERS_WITHIN = 5.0
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from devstack.functions_host import Worker
-from devstack.local import signing_key
+from infra.new_secrets import signing_key
 from shared.settings import MIN_KEY_BYTES, Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -32,9 +32,10 @@ import httpx
 import psutil
 from pymongo import MongoClient
 
-from devstack.local import ROOT, signing_key
+from devstack.local import ROOT
 from devstack.postgres import SERVING
 from devstack.process import LOCALHOST, free_port
+from infra.new_secrets import signing_key
 from tests import log_search
 from tests.conftest import ALEX, SECRET, is_problem, token
 from tests.database import owner_of

@@ -9,7 +9,7 @@ from joserfc import jws
 from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
-from devstack.local import signing_key
+from infra.new_secrets import signing_key
 from shared.auth import StaticKeys
 from shared.errors import Unavailable
 from shared.settings import ConfigurationError, Settings

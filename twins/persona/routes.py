@@ -37,7 +37,11 @@ def _represent(twin_id: TwinId, version: PersonaVersion) -> Response:
     return answer(version, etag=service.tag(version.version), headers=_location(twin_id, version))
 
 
-@router.get("", response_model=PersonaVersion, responses=headers(200, "Content-Location"))
+@router.get(
+    "",
+    response_model=PersonaVersion,
+    responses=headers(200, "Content-Location") | headers(304, "Content-Location"),
+)
 async def get_persona(twin_id: TwinId, user: User, ctx: Ctx, if_none_match: IfNoneMatch = None) -> Response:
     """Get the latest version of a twin's persona."""
     version = await service.get(ctx, user, twin_id)
