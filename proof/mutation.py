@@ -27,7 +27,7 @@ FOLDER = local.FOLDER / "mutation"
 MUTMUT = local.FOLDER / "mutation-venv" / "bin" / "mutmut"
 REASONS = Path(__file__).with_name("mutants.toml")
 
-NEEDED = ("shared", "twins", "tests", "devstack", "proof", "function_app.py", "host.json", "pyproject.toml")
+NEEDED = ("shared", "twins", "tests", "devstack", "infra", "proof", "function_app.py", "host.json", "pyproject.toml")
 """What the tests import and read."""
 _NAME = re.compile(r"(?P<module>[\w.]+)\.x(?:_|ǁ(?P<owner>\w+)ǁ)(?P<function>\w+)__mutmut_\d+")
 _RESULT = re.compile(r"^ +(\S+): (.+)$", re.MULTILINE)
