@@ -84,6 +84,7 @@ SERVED = Part(
         "tests/shared/test_idempotency.py",
         "tests/consent/test_gate.py",
         "tests/consent/test_consents.py",
+        "tests/consent/test_moments.py",
         "tests/consent/test_ledger.py",
         "tests/erasure/test_erasure.py::test_the_answer_to_a_repeated_request_is_that_it_was_erased",
     ),

@@ -42,10 +42,22 @@ async def test_the_first_and_the_last_moment_are_refused_since_the_store_has_the
     ):
         refused = await alice.post(url, json=body)
         assert is_problem(refused, 422, "validation-failed")
-        (error,) = refused.json()["errors"]
-        assert error["pointer"] == f"#/{member}"
-        assert "leave it out where there is no bound" in error["detail"]
+        detail = (
+            "must be later than 0001-01-01T00:00:00Z and earlier than 9999-12-31T23:59:59.999999Z;"
+            " leave it out where there is no bound"
+        )
+        assert refused.json()["errors"] == [{"pointer": f"#/{member}", "detail": detail}]
     assert (await alice.get(f"{path}/consents")).json()["items"] == [consent]
+
+
+@pytest.mark.parametrize("moment", ["2027-02-30T00:00:00Z", "2027-13-01T00:00:00Z", "0001-01-01T00:00:00+01:00", ""])
+async def test_what_is_no_moment_is_told_what_one_looks_like(alice: Client, moment: str) -> None:
+    path = await make_twin(alice)
+    refused = await alice.post(f"{path}/consents", json={"purposes": ["voice"], "notice": NOTICE, "expires_at": moment})
+
+    assert is_problem(refused, 422, "validation-failed")
+    detail = "must be an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z"
+    assert refused.json()["errors"] == [{"pointer": "#/expires_at", "detail": detail}]
 
 
 async def test_the_moments_beside_them_are_kept_and_shown_everywhere(alice: Client) -> None:

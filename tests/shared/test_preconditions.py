@@ -36,6 +36,9 @@ def test_a_refused_change_is_told_why() -> None:
     with pytest.raises(PreconditionFailed) as refused:
         Preconditions('"x"').check(TAG)
     assert str(refused.value) == "The resource has changed: its entity tag is not in If-Match."
+    with pytest.raises(PreconditionFailed) as refused:
+        Preconditions("*").check(None)
+    assert str(refused.value) == "There is nothing yet that If-Match could match."
 
 
 def test_nothing_matches_what_does_not_exist() -> None:
