@@ -1,6 +1,5 @@
 """The stores and the applications of one run, each on the processor it is meant for."""
 
-import json
 import os
 import secrets
 import subprocess
@@ -20,7 +19,7 @@ from devstack.local import ROOT
 from devstack.mongod import Mongod
 from devstack.postgres import OWNER, SERVING, SUPERUSER, Postgres
 from devstack.process import free_port
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key
 
 STOP_TIMEOUT = 10
 
@@ -56,7 +55,7 @@ class Stack:
             "MONGODB_DATABASE": name,
             "JWT_SECRETS": secrets.token_urlsafe(48),
             "DIGEST_KEY": secrets.token_urlsafe(48),
-            "RECEIPT_KEYS": json.dumps(signing_key()),
+            "RECEIPT_KEYS": receipt_key(),
         }
         owner_dsn = self.postgres.dsn_of(OWNER, name)
         for arguments in (["upgrade"], ["grant", SERVING]):

@@ -13,7 +13,7 @@ import pytest
 from jose import jwt
 
 from devstack.functions_host import Worker, WorkerTransport
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key
 from shared.context import Context
 from shared.settings import Settings
 from tests import log_search
@@ -59,7 +59,7 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
     values = stores.environment | {
         "JWT_SECRETS": SECRET,
         "DIGEST_KEY": "a-digest-key-only-for-the-tests-of-32-bytes",
-        "RECEIPT_KEYS": json.dumps(signing_key()),
+        "RECEIPT_KEYS": receipt_key(),
         "ERASURE_SECOND_SWEEP": "0.2",
         "LOG_LEVEL": "DEBUG",
         "LOG_NAMES": "false",

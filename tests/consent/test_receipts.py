@@ -14,7 +14,7 @@ from joserfc.errors import BadSignatureError, InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key, signing_key
 from shared.settings import Settings
 from tests.conftest import Client, ClientOf, make_twin, token
 from tests.consent.steps import HOUR, NOTICE, after, grant, location, pass_time, renew, superuser, withdraw
@@ -140,7 +140,7 @@ async def test_another_payload_under_the_same_signature_is_refused(alice: Client
 
 
 async def test_a_receipt_of_another_key_is_refused(client_with: AppOf, settings: Settings, anyone: Client) -> None:
-    other = await client_with(settings.model_copy(update={"receipt_keys": SecretStr(json.dumps(signing_key()))}))
+    other = await client_with(settings.model_copy(update={"receipt_keys": SecretStr(receipt_key())}))
     receipt = await receipt_of(other, await grant(other, await make_twin(other, consent=False)))
     keys = await keys_of(anyone)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from devstack.functions_host import ROOT, Worker, WorkerTransport
 from devstack.mongod import Mongod
 from devstack.postgres import Postgres
 from devstack.process import StackError, free_port
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key
 
 RECOVERS_WITHIN = 5.0
 
@@ -43,7 +42,7 @@ def settings(postgres: Postgres, mongod: Mongod) -> dict[str, str]:
         "MONGODB_URI": mongod.uri,
         "JWT_SECRETS": "s" * 32,
         "DIGEST_KEY": "d" * 32,
-        "RECEIPT_KEYS": json.dumps(signing_key()),
+        "RECEIPT_KEYS": receipt_key(),
     }
 
 

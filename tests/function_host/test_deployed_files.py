@@ -12,7 +12,7 @@ import pytest
 from pydantic import SecretStr
 
 from devstack.functions_host import Worker
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key
 from shared.settings import MIN_KEY_BYTES, Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +32,7 @@ def settings_of_the_example() -> dict[str, str]:
 
 def usable_example() -> dict[str, str]:
     """The example with the one value that has no fake: the application refuses to start without a key."""
-    return settings_of_the_example() | {"RECEIPT_KEYS": json.dumps(signing_key())}
+    return settings_of_the_example() | {"RECEIPT_KEYS": receipt_key()}
 
 
 def run_python(code: str) -> str:

@@ -10,7 +10,6 @@ Environment: `PROFILE` is `short` (the default) or `full`.
 import asyncio
 import copy
 import itertools
-import json
 import os
 import random
 import signal
@@ -35,7 +34,7 @@ from pymongo import MongoClient
 from devstack.local import ROOT
 from devstack.postgres import SERVING
 from devstack.process import LOCALHOST, free_port
-from infra.new_secrets import signing_key
+from infra.new_secrets import receipt_key
 from tests import log_search
 from tests.conftest import ALEX, SECRET, is_problem, token
 from tests.database import owner_of
@@ -76,7 +75,7 @@ OUTSIDE = ("POSTGRES_DSN", "MIGRATIONS_POSTGRES_DSN", "MONGODB_URI", "ERASURE_SE
 SETTINGS = {
     "JWT_SECRETS": SECRET,
     "DIGEST_KEY": "a-digest-key-only-for-the-tests-of-32-bytes",
-    "RECEIPT_KEYS": json.dumps(signing_key()),
+    "RECEIPT_KEYS": receipt_key(),
     "POSTGRES_POOL_MAX": str(POOL_MAX),
     "MONGODB_POOL_MAX": str(MONGO_POOL_MAX),
 }
