@@ -6,7 +6,7 @@ ENV PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 WORKDIR /srv
 COPY requirements.txt requirements-dev.txt ./
-# The pins of requirements-dev.txt, without what only tests need.
+# The pins of requirements-dev.txt, without what only development needs.
 RUN pip install --no-cache-dir --requirement requirements.txt --constraint requirements-dev.txt alembic "sqlalchemy[asyncio]"
 COPY infra/new_secrets.py infra/
 COPY migrations migrations

@@ -1,15 +1,20 @@
 """Entry point of Azure Functions: HTTP goes to the application, and a timer drains what requests left."""
 
-import azure.functions as func
+import gc
 
-from shared.functions import FunctionApp
-from twins.app import create_app
+gc.disable()  # Imports make many objects and hardly any garbage: collections are a tenth of a cold start.
 
-shell = create_app()
-app = FunctionApp(shell)
+import azure.functions as func  # noqa: E402
+
+from shared.azure.functions import FunctionApp  # noqa: E402
+from twins.app import create_app  # noqa: E402
+
+api = create_app()
+gc.enable()
+app = FunctionApp(api, api.start)
 
 
-@app.timer_trigger(arg_name="timer", schedule="0 * * * * *", use_monitor=False)
+@app.timer_trigger(arg_name="timer", schedule="0 * * * * *", use_monitor=False, run_on_startup=True)
 async def drain(timer: func.TimerRequest) -> None:  # noqa: ARG001 - the host's name for it
     """Take up what an earlier request left in the outbox."""
-    await shell.drain()
+    await api.drain()

@@ -1,6 +1,6 @@
 """`python -m bench`: measure, then write results.json, results.md and results.svg. `--report`: only the last two.
 
-The full profile writes into this folder, the short one, whose figures say little, into `.local/bench`.
+The full profile writes into this folder. The short one writes into `.local/bench`: its figures say little.
 """
 
 import json

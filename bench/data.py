@@ -1,63 +1,47 @@
-"""Twins, consents, personas and one long ledger, put straight into the stores."""
+"""Twins, consents, personas and one long ledger, written directly into the stores."""
 
 import asyncio
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from twins.consent.ledger import Chain
-from twins.consent.models import BOOLEAN_NOTICE, GENERAL
-from twins.consent.queries import select_decision
+from twins.consent.models import BOOLEAN_NOTICE
+from twins.decision.models import GENERAL
+from twins.decision.queries import select_decision
 
 OWNERS = 100
 SHARE = 50
-"""Twins an owner has at least, so that pages are whole at every size."""
+"""The least number of twins of an owner, so that pages are full at every size."""
 WRITER = "writer"
-"""Owns what the writing workloads make and change, so that what is read stays as it is."""
+"""The owner of all twins that the writing workloads create and change: the twins that are read stay unchanged."""
 WRITTEN = 1000
-"""Twins of the writer."""
+"""The number of the writer's twins."""
 MANY = 10_000
-"""Consents of the twin that has many."""
+"""The number of consents of the twin with many."""
 
 _TWINS = """
     INSERT INTO twins (owner, twin_name, use_case, tone)
-    SELECT $1, 'Twin ' || n, 'customer support', 'professional' FROM generate_series(1, $2::int) n
+    SELECT $1, 'Twin ' || n, 'customer support', 'professional' FROM generate_series($2::int, $3::int) n
 """
+_GIVE = "give_consent($1, $2, $2, $2, '\\x00', 'api', $3, $4, $5, $6, NULL, NULL, NULL)"
 # Each twin has a live general consent.
 _CONSENTS = """
-    WITH given AS (
-        INSERT INTO consents (id, twin_id, lineage, principal, method, purposes, notice_version,
-                              notice_language, notice_text, notice_sha256, given_at)
-        SELECT new.id, t.id, new.id, t.owner, 'api', '{general}', $1, $2, $3, $4, now()
-        FROM twins t, LATERAL (SELECT uuidv7() AS id WHERE t.id IS NOT NULL) new
-        RETURNING id, twin_id
-    )
-    INSERT INTO consent_states (twin_id, purpose, consent_id) SELECT twin_id, 'general', id FROM given
+    SELECT count(*) FROM twins t, give_consent(t.id, t.owner, t.owner, t.owner, '\\x00', 'api', '{general}',
+                                               $1, $2, $3, NULL, NULL, NULL)
 """
-_MORE_CONSENTS = """
-    WITH given AS (
-        INSERT INTO consents (id, twin_id, lineage, principal, method, purposes, notice_version,
-                              notice_language, notice_text, notice_sha256, given_at)
-        SELECT new.id, $5, new.id, $6, 'api', ARRAY['purpose-' || n], $1, $2, $3, $4, now()
-        FROM generate_series(2, $7::int) n, LATERAL (SELECT uuidv7() AS id WHERE n > 0) new
-        RETURNING id, twin_id, purposes
-    )
-    INSERT INTO consent_states (twin_id, purpose, consent_id) SELECT twin_id, purposes[1], id FROM given
-"""
-_NOTICE = (BOOLEAN_NOTICE.version, BOOLEAN_NOTICE.language, BOOLEAN_NOTICE.text, BOOLEAN_NOTICE.sha256)
+_NOTICE = (BOOLEAN_NOTICE.version, BOOLEAN_NOTICE.language, BOOLEAN_NOTICE.text)
 
 
 def owner(number: int) -> str:
-    """The name of one of the owners."""
+    """Return the name of one of the owners."""
     return f"owner-{number}"
 
 
 def owners(rows: int) -> int:
-    """How many owners share `rows` twins."""
+    """Return how many owners share `rows` twins."""
     return min(OWNERS, rows // SHARE)
 
 
@@ -65,8 +49,11 @@ async def _fill(dsn: str, rows: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         for number in range(owners(rows)):
-            await connection.execute(_TWINS, owner(number), rows // owners(rows))
-        await connection.execute(_TWINS, WRITER, WRITTEN)
+            share = rows // owners(rows)
+            # In small transactions: at the end of each, the owner's twins are counted one by one.
+            for start in range(0, share, 1000):
+                await connection.execute(_TWINS, owner(number), start + 1, min(start + 1000, share))
+        await connection.execute(_TWINS, WRITER, 1, WRITTEN)
         await connection.execute(_CONSENTS, *_NOTICE)
         await connection.execute("VACUUM ANALYZE")
     finally:
@@ -81,7 +68,7 @@ def fill(dsn: str, rows: int) -> None:
 async def _some_twins(dsn: str, name: str, limit: int) -> list[UUID]:
     connection = await asyncpg.connect(dsn)
     try:
-        # In no order of any index, so that neighbours in the list are not neighbours on disk.
+        # In random order, so that neighbours in a list are no neighbours on disk.
         query = "SELECT id FROM twins WHERE owner = $1 ORDER BY md5(id::text) LIMIT $2"
         return [row["id"] for row in await connection.fetch(query, name, limit)]
     finally:
@@ -89,14 +76,15 @@ async def _some_twins(dsn: str, name: str, limit: int) -> list[UUID]:
 
 
 def some_twins(dsn: str, name: str, limit: int) -> list[UUID]:
-    """The ids of some twins of one owner."""
+    """Return the ids of some twins of one owner."""
     return asyncio.run(_some_twins(dsn, name, limit))
 
 
 async def _add_consents(dsn: str, twin_id: UUID, name: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(_MORE_CONSENTS, *_NOTICE, twin_id, name, MANY)
+        for number in range(2, MANY + 1):
+            await connection.execute(f"SELECT {_GIVE}", twin_id, name, [f"purpose-{number}"], *_NOTICE)
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
@@ -110,27 +98,80 @@ def add_consents(dsn: str, twin_id: UUID, name: str) -> None:
 async def _add_events(dsn: str, twin_id: UUID, name: str, count: int) -> None:
     connection = await asyncpg.connect(dsn)
     try:
-        salt = await connection.fetchval("SELECT salt FROM twins WHERE id = $1", twin_id)
-        chain, at = Chain(twin_id, salt, 0, bytes(32)), datetime.now(UTC)
-        kinds = ("given", "withdrawn")
-        events = []
-        for number in range(count):
-            event, digest = chain.add(kinds[number % 2], name, at, consent_id=str(twin_id), purpose=GENERAL)
-            events.append((twin_id, chain.seq, event, digest))
-        await connection.copy_records_to_table(
-            "consent_events", records=events, columns=("twin_id", "seq", "event", "hash")
-        )
-        await connection.execute(
-            "UPDATE twins SET ledger_seq = $2, ledger_hash = $3 WHERE id = $1", twin_id, chain.seq, chain.head
-        )
+        for _ in range(count // 2):
+            given = await connection.fetchrow(f"SELECT * FROM {_GIVE}", twin_id, name, ["long"], *_NOTICE)
+            await connection.execute("SELECT revoke_consent($1, $2, $2, $3, NULL)", twin_id, name, given["consent_id"])
         await connection.execute("VACUUM ANALYZE")
     finally:
         await connection.close()
 
 
 def add_events(dsn: str, twin_id: UUID, name: str, count: int) -> None:
-    """Give a twin a ledger of `count` events that verifies."""
+    """Add `count` events to a twin's ledger."""
     asyncio.run(_add_events(dsn, twin_id, name, count))
+
+
+_RENEWALS = """
+DO $$
+DECLARE made uuid;
+BEGIN
+    FOR number IN 0..{count} LOOP
+        SELECT consent_id INTO STRICT made FROM give_consent(
+            '{twin_id}', '{owner}', '{owner}', '{person}', '\\x00', 'api', '{{{purposes}}}', number::text, 'en',
+            repeat('I agree. ', 2221) || lpad(number::text, 11, '0'), NULL, NULL, made
+        );
+        IF number % 100 = 0 THEN
+            COMMIT;
+        END IF;
+    END LOOP;
+END $$
+"""
+"""Each renewal shows another notice, of 20,000 characters."""
+_COPIED = ("consents", "consent_states", "notices", "salts", "named_accounts", "consent_events")
+
+
+async def _renewed(dsn: str, name: str, person: str, purposes: list[str], count: int, twins: int) -> list[UUID]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(_TWINS, name, twins)
+        rows = await connection.fetch("SELECT id FROM twins WHERE owner = $1 ORDER BY id", name)
+        first, *others = found = [row["id"] for row in rows]
+        await connection.execute(
+            _RENEWALS.format(count=count, twin_id=first, owner=name, person=person, purposes=",".join(purposes))
+        )
+        for twin_id, table in ((twin_id, table) for twin_id in others for table in _COPIED):
+            columns = await connection.fetchval(
+                """
+                SELECT string_agg(column_name, ', ' ORDER BY ordinal_position) FROM information_schema.columns
+                WHERE table_name = $1 AND column_name <> 'twin_id'
+                """,
+                table,
+            )
+            await connection.execute(
+                f"INSERT INTO {table} (twin_id, {columns}) SELECT $1, {columns} FROM {table} WHERE twin_id = $2",
+                twin_id,
+                first,
+            )
+        await connection.execute(
+            """
+            UPDATE twins t SET ledger_seq = f.ledger_seq, ledger_hash = f.ledger_hash, ledger_at = f.ledger_at
+            FROM twins f WHERE f.id = $1 AND t.id = ANY ($2)
+            """,
+            first,
+            others,
+        )
+        await connection.execute("VACUUM ANALYZE")
+        return found
+    finally:
+        await connection.close()
+
+
+def renewed(dsn: str, name: str, person: str, purposes: list[str], count: int, twins: int) -> list[UUID]:
+    """Make twins whose one consent has been renewed `count` times, and return their ids.
+
+    The first is written by the database's functions. The others are copies, whose ledgers do not verify.
+    """
+    return asyncio.run(_renewed(dsn, name, person, purposes, count, twins))
 
 
 async def _execute(dsn: str, statement: str) -> None:
@@ -147,7 +188,7 @@ def execute(dsn: str, statement: str) -> None:
 
 
 class _Explaining:
-    """In place of a connection: explains what it is asked."""
+    """Stands in for a connection, and explains each statement."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
@@ -169,12 +210,12 @@ async def _gate_plan(dsn: str) -> list[str]:
     try:
         twin_id = await connection.fetchval("SELECT id FROM twins WHERE owner = $1 LIMIT 1", owner(0))
         explaining: Any = _Explaining(connection)
-        scans: Any = await select_decision(explaining, twin_id, GENERAL, owner(0), any_owner=False)
+        scans: Any = await select_decision(explaining, owner(0), twin_id, GENERAL, any_owner=False)
         return list(scans)
     finally:
         await connection.close()
 
 
 def gate_plan(dsn: str) -> list[str]:
-    """How PostgreSQL reads each table for the gate's statement."""
+    """Return how PostgreSQL reads each table for the gate's statement."""
     return asyncio.run(_gate_plan(dsn))

@@ -18,30 +18,30 @@ SEPARATOR = b"\x1e"
 
 
 class LoadError(Exception):
-    """An application did not answer as it should; no figure is made of that."""
+    """An application gave a wrong answer or none, so there is no figure."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What wrk saw, and what the server's process spent on it."""
+    """The figures of wrk, and the processor time of the server's process."""
 
     requests: int
     seconds: float
     p50_ms: float
     p99_ms: float
     cpu_us: float
-    """Microseconds of processor time of the server a request."""
+    """The server's processor time per request, in microseconds."""
 
     @property
     def rate(self) -> float:
-        """Requests a second."""
+        """Requests per second."""
         return self.requests / self.seconds
 
 
 def request(
     method: str, target: str, owner: str, token: str, body: object = None, content_type: str = "application/json"
 ) -> bytes:
-    """One HTTP/1.1 request; `X-Owner` is for the peer that reads no tokens."""
+    """Return one HTTP/1.1 request; `X-Owner` is for the peer that reads no tokens."""
     content = b"" if body is None else json.dumps(body).encode()
     head = [
         f"{method} {target} HTTP/1.1",
@@ -56,7 +56,7 @@ def request(
 
 @contextmanager
 def request_file(requests: Sequence[bytes]) -> Iterator[Path]:
-    """The requests in a file that the script reads."""
+    """Write requests to a file that the script reads."""
     with tempfile.NamedTemporaryFile(prefix="twins-bench-") as file:
         file.write(SEPARATOR.join(requests))
         file.flush()

@@ -1,4 +1,4 @@
-"""Where the processor time of a loaded application goes: py-spy's samples, by who asked for the work."""
+"""The processor time of an application under load, by part: py-spy's samples, by the caller of the work."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.stack import App
 
 RATE = 250
-"""Samples a second."""
+"""Samples per second."""
 
 # A sample belongs to the innermost frame of one of these; the standard library works for its caller.
 PARTS = {
@@ -18,7 +18,7 @@ PARTS = {
     "Pydantic": ("pydantic/",),
     "PostgreSQL driver": ("asyncpg/",),
     "MongoDB driver": ("motor/", "pymongo/", "bson/"),
-    "logging": ("logging/", "pythonjsonlogger/", "shared/logs.py"),
+    "logging": ("logging/", "pythonjsonlogger/", "shared/logging.py"),
     "telemetry": ("opentelemetry/",),
     "token": ("jose/", "shared/auth.py"),
     "this application": ("twins/", "shared/"),
@@ -53,7 +53,7 @@ def _count(lines: list[str]) -> Counter[str]:
     counted: Counter[str] = Counter()
     for line in lines:
         stack, _, count = line.rpartition(" ")
-        # Whoever waits in select is idle, though a processor that is taken away there looks busy.
+        # A thread in select is idle, though it looks busy when it loses the processor there.
         if "run_forever" in stack and "select (selectors.py" not in stack:
             counted[_part(stack.split(";"))] += int(count)
     return counted

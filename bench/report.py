@@ -1,4 +1,4 @@
-"""results.json as a page and a picture. No figure is written by hand: all of them come through here."""
+"""results.json as a page with pictures. No figure is written by hand: all of them pass through this file."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -7,22 +7,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import pictures
+from bench.workloads import WRITTEN
+
 FOLDER = Path(__file__).parent
 TRIED = FOLDER / "tried.json"
-
-COLOURS = {
-    "ours": "#0b6e4f",
-    "hand-written": "#3a7ca5",
-    "usual": "#c97b1a",
-    "limit": "#8d99ae",
-    "function host": "#5aa786",
-    "stock adapter": "#a44a3f",
-}
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a figure should be, and what it is; None where the run did not measure it."""
+    """A figure with its target; `found` is None if the run did not measure it."""
 
     name: str
     wanted: float
@@ -31,29 +25,29 @@ class Target:
 
     @property
     def bound(self) -> str:
-        """What the figure should be, in signs."""
+        """The target in signs."""
         return f"{'≤' if self.at_most else '≥'} {self.wanted}"
 
     @property
     def met(self) -> bool | None:
-        """Whether it is as it should be."""
+        """Whether the target is met; None if it was not measured."""
         if self.found is None:
             return None
         return self.found <= self.wanted if self.at_most else self.found >= self.wanted
 
 
 def figure(outcomes: Sequence[dict[str, float]], name: str = "rate") -> float:
-    """The median over the rounds."""
+    """Return the median over the rounds."""
     return median(outcome[name] for outcome in outcomes)
 
 
 def ratio(above: Sequence[dict[str, float]], below: Sequence[dict[str, float]], name: str = "rate") -> float:
-    """The median of the rounds' ratios: what slowed a round down slowed both of its sides."""
+    """Return the median of the rounds' ratios: a slow round is slow for both of its sides."""
     return median(one[name] / other[name] for one, other in zip(above, below, strict=True))
 
 
 def targets(found: dict[str, Any]) -> list[Target]:
-    """What the project promises, against what the run found."""
+    """Return the project's targets, with the figures of the run."""
     rates, growth, ledger, consents = found["throughput"], found.get("growth"), found["ledger"], found["consents"]
 
     def against(workload: str, peer: str, ours: str = "ours") -> float | None:
@@ -70,7 +64,7 @@ def targets(found: dict[str, Any]) -> list[Target]:
     return [
         *(Target(f"{name}: ours / hand-written", 1.0, against(name, "hand-written")) for name in ("gate", "get")),
         *(Target(f"{name}: ours / usual", 4.0, against(name, "usual")) for name in ("gate", "get")),
-        Target("create: ours / hand-written", 0.9, against("create", "hand-written")),
+        *_written_targets(rates),
         Target("gate: function host / stock adapter", 1.4, against("gate", "stock adapter", "function host")),
         Target(
             f"time of the deep page at {most:,} twins / of the first at {least:,}",
@@ -96,17 +90,58 @@ def targets(found: dict[str, Any]) -> list[Target]:
             ratio(ledger["verifying"], ledger["idle"], "p99_ms"),
             at_most=True,
         ),
+        *(
+            [Target("gate: tokens of RS256 / of HS256, once verified", 0.98, ratio(*_by_token(found)))]
+            if "tokens" in found
+            else []
+        ),
         Target(
             "import of function_app / of its five libraries alone",
             1.4,
             median(imports["function_app"]) / median(imports["libraries"]),
             at_most=True,
         ),
+        *_renewal_targets(found),
+        *_start_targets(found),
     ]
 
 
+def _written_targets(rates: dict[str, Any]) -> Iterable[Target]:
+    """Yield those of writes: a hand-written peer logs as ours does, another logs nothing."""
+    for name in filter(rates.__contains__, WRITTEN):
+        apps = rates[name]
+        # Until 2026-11-28 there was one of them, and it logged nothing.
+        silent = apps.get("silent", apps["hand-written"])
+        if "silent" in apps:
+            yield Target(f"{name}: ours / hand-written", 0.95, ratio(apps["ours"], apps["hand-written"]))
+        yield Target(f"{name}: ours / hand-written that logs nothing", 0.85, ratio(apps["ours"], silent))
+
+
+def _renewal_targets(found: dict[str, Any]) -> Iterable[Target]:
+    # Runs from before have none.
+    if renewed := found.get("renewals"):
+        for act, times in renewed["ms"].items():
+            name = f"slowest {act} on a consent of {renewed['renewals']:,} renewals, ms"
+            yield Target(name, 50.0, max(times), at_most=True)
+
+
+def _start_targets(found: dict[str, Any]) -> Iterable[Target]:
+    # Runs from before have none.
+    if telemetry := found.get("telemetry"):
+        times = ratio(telemetry["gate"]["on"], telemetry["gate"]["off"], "cpu_us")
+        yield Target("gate: processor time with telemetry / without", 1.25, times, at_most=True)
+    if starts := found.get("cold_start_ms"):
+        times = median(start["first answer"] / start["second answer"] for start in starts)
+        yield Target("cold start: first authenticated answer / the second", 4.0, times, at_most=True)
+
+
+def _by_token(found: dict[str, Any]) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    tokens = found["tokens"]
+    return tokens["RS256"], tokens["HS256"]
+
+
 def page(found: dict[str, Any], tried: Sequence[dict[str, Any]] = ()) -> str:
-    """The whole page in Markdown."""
+    """Return the whole page in Markdown."""
     return "\n".join([*_lines(found, tried), ""])
 
 
@@ -115,7 +150,7 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     yield "# Results of `make bench`"
     yield ""
-    yield "Written by the run; do not edit. What it means: [README.md](README.md)."
+    yield "Written by the run; do not edit. [README.md](README.md) explains the figures."
     yield ""
     yield (
         f"{found['made_at']}, profile {plan['name']}, {found['seconds']} s. {machine['processor']}, "
@@ -135,14 +170,14 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
             for target in targets(found)
         ),
     )
-    yield from ("", "## Requests a second", "", "Median of the rounds (least to most).", "")
+    yield from ("", "## Requests per second", "", "Median of the rounds (least to most).", "")
     names = list(next(iter(found["throughput"].values())))
     yield from table(
         ("", *names),
         ((workload, *(_spread(apps[name]) for name in names)) for workload, apps in found["throughput"].items()),
     )
-    yield from ("", "![Requests a second against hand-written](results.svg)", "")
-    yield from ("## Processor time of the server a request", "", "Microseconds, median of the rounds.", "")
+    yield from ("", "![Requests per second, relative to hand-written](results.svg)", "")
+    yield from ("## Processor time of the server per request", "", "Microseconds, median of the rounds.", "")
     yield from table(
         ("", *names),
         (
@@ -155,11 +190,25 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
     if "growth" in found:
         yield from _growth(found["growth"])
     yield from _ledger(found)
+    if "renewals" in found:
+        yield from _renewals(found["renewals"])
     yield from ("", "## Import", "", "Milliseconds in a new interpreter: median (least to most).", "")
     yield from table(
         ("function_app", "fastapi, asyncpg, motor, jose, azure.functions"),
         [[_of(found["import_ms"][name]) for name in ("function_app", "libraries")]],
     )
+    if "telemetry" in found:
+        yield from ("", "## Telemetry", "", "Processor time per request in microseconds, median of the rounds.", "")
+        yield from table(
+            ("", "off", "on"),
+            (
+                (name, *(f"{figure(sides[side], 'cpu_us'):,.0f}" for side in ("off", "on")))
+                for name, sides in found["telemetry"].items()
+            ),
+        )
+    if starts := found.get("cold_start_ms"):
+        yield from ("", "## Cold start through the driver", "", "Milliseconds: median (least to most).", "")
+        yield from table(list(starts[0]), [[_of([start[phase] for start in starts]) for phase in starts[0]]])
     if "profile" in found:
         yield from _profile(found["profile"])
     if tried:
@@ -168,7 +217,7 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
 
 def _growth(growth: dict[str, Any]) -> Iterable[str]:
     sizes = list(growth["plans"])
-    yield from ("", "## As the number of twins grows", "", "Milliseconds a request, p50, median of the rounds.", "")
+    yield from ("", "## As the number of twins grows", "", "Milliseconds per request, p50, median of the rounds.", "")
     yield from table(
         ("twins", *(f"{int(rows):,}" for rows in sizes)),
         (
@@ -177,7 +226,8 @@ def _growth(growth: dict[str, Any]) -> Iterable[str]:
             if workload != "plans"
         ),
     )
-    yield from ("", "How PostgreSQL reads for the gate:", "")
+    yield from ("", "![Milliseconds per request as the number of twins grows](growth.svg)")
+    yield from ("", "Scans of the gate's statement in PostgreSQL:", "")
     yield from table(("twins", "plan"), ((f"{int(rows):,}", ", ".join(plan)) for rows, plan in growth["plans"].items()))
 
 
@@ -188,6 +238,7 @@ def _ledger(found: dict[str, Any]) -> Iterable[str]:
         ("idle", ledger["idle"]),
         (f"while a ledger of {ledger['events']:,} events is verified", ledger["verifying"]),
         *((f"of a twin with {int(count):,} consents", outcomes) for count, outcomes in consents.items()),
+        *((f"by tokens of {name}", outcomes) for name, outcomes in found.get("tokens", {}).items()),
     ]
     yield from table(
         ("", "p50", "p99"),
@@ -195,6 +246,20 @@ def _ledger(found: dict[str, Any]) -> Iterable[str]:
     )
     yield ""
     yield f"One verification takes {median(ledger['verification_s']):.1f} s."
+
+
+def _renewals(renewed: dict[str, Any]) -> Iterable[str]:
+    yield from (
+        "",
+        f"## A no after {renewed['renewals']:,} renewals",
+        "",
+        "Milliseconds of an answer, one at a time.",
+        "",
+    )
+    yield from table(
+        ("", "answers", "median", "slowest"),
+        ((act, f"{len(times)}", f"{median(times):.1f}", f"{max(times):.1f}") for act, times in renewed["ms"].items()),
+    )
 
 
 def _profile(profile: dict[str, dict[str, float]]) -> Iterable[str]:
@@ -211,7 +276,7 @@ def _tried(tried: Sequence[dict[str, Any]]) -> Iterable[str]:
         "",
         "## What was tried",
         "",
-        "Processor time a request after the change / before, by `bench.tried`.",
+        "Processor time per request after the change / before it, by `bench.tried`.",
         "",
     )
     names = list(tried[0]["workloads"])
@@ -232,7 +297,7 @@ def _tried(tried: Sequence[dict[str, Any]]) -> Iterable[str]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterable[str]:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     yield f"| {' | '.join(head)} |"
     yield "|---" * len(head) + "|"
     for row in rows:
@@ -245,60 +310,23 @@ def _spread(outcomes: Sequence[dict[str, float]]) -> str:
 
 
 def _of(values: Sequence[float]) -> str:
-    return f"{median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
+    digits = 1 if max(values) < 100 else 0
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-# --- The picture ------------------------------------------------------------------------------------
-
-_WIDTH, _LEFT, _BAR, _GAP = 860, 130, 13, 14
-
-
-def picture(found: dict[str, Any]) -> str:
-    """Bars of requests a second in SVG, where hand-written is 1."""
-    rates = found["throughput"]
-    names = list(next(iter(rates.values())))
-    relative = {
-        workload: {name: ratio(apps[name], apps["hand-written"]) for name in names} for workload, apps in rates.items()
+def relative(found: dict[str, Any]) -> pictures.Ratio:
+    """Return the requests per second where hand-written is 1, by workload and application."""
+    return {
+        workload: {name: ratio(outcomes, apps["hand-written"]) for name, outcomes in apps.items()}
+        for workload, apps in found["throughput"].items()
     }
-    longest = max(value for apps in relative.values() for value in apps.values())
-    scale = (_WIDTH - _LEFT - 60) / longest
-    shapes, y = [], 40
-    for number, name in enumerate(names):
-        x = _LEFT + number * 118
-        shapes += [
-            f'<rect x="{x}" y="12" width="10" height="10" fill="{COLOURS[name]}"/>',
-            f'<text x="{x + 14}" y="21">{name}</text>',
-        ]
-    for workload, apps in relative.items():
-        middle = y + len(names) * _BAR / 2 + 4
-        shapes.append(f'<text x="{_LEFT - 8}" y="{middle:.0f}" text-anchor="end" font-weight="bold">{workload}</text>')
-        for name, value in apps.items():
-            width = value * scale
-            shapes += [
-                f'<rect x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR - 2}" fill="{COLOURS[name]}"/>',
-                f'<text x="{_LEFT + width + 4:.1f}" y="{y + _BAR - 3}" font-size="10">{value:.2f}</text>',
-            ]
-            y += _BAR
-        y += _GAP
-    one = _LEFT + scale
-    shapes.append(f'<line x1="{one:.1f}" x2="{one:.1f}" y1="34" y2="{y - _GAP}" stroke="#222" stroke-dasharray="3 3"/>')
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {y}" font-size="12">',
-            "<style>text { font-family: sans-serif; fill: #222 }</style>",
-            "<title>Requests a second, where hand-written is 1</title>",
-            f'<rect width="{_WIDTH}" height="{y}" fill="#fff"/>',
-            *shapes,
-            "</svg>",
-            "",
-        ]
-    )
 
 
 def write(folder: Path) -> str:
-    """Write results.md and results.svg next to the results.json in `folder`, and return the page."""
+    """Write results.md and the pictures next to the results.json in `folder`, and return the page."""
     found = json.loads((folder / "results.json").read_text())
     text = page(found, json.loads(TRIED.read_text()))
     (folder / "results.md").write_text(text)
-    (folder / "results.svg").write_text(picture(found))
+    for name, drawn in pictures.of(found, relative(found)).items():
+        (folder / name).write_text(drawn)
     return text

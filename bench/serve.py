@@ -1,4 +1,4 @@
-"""A process of one application under test: `python -m bench.serve NAME PORT`, while standard input is open."""
+"""One application under test in a process: `python -m bench.serve NAME PORT` serves while standard input is open."""
 
 import asyncio
 import sys
@@ -13,6 +13,8 @@ from devstack.serve import stop_with_parent
 UNDER_UVICORN = {
     "ours": "twins.app:create_app",
     "hand-written": "bench.peers.handwritten:app",
+    "silent": "bench.peers.handwritten:silent",
+    "telemetry": "twins.app:create_app",
     "usual": "bench.peers.usual:app",
     "limit": "bench.peers.limit:app",
 }
@@ -35,10 +37,13 @@ def main(name: str, port: int) -> None:
     if name in THROUGH_WORKER:
         asyncio.run(_serve_function_app(*THROUGH_WORKER[name], port))
     else:
+        if name == "telemetry":
+            from bench import exporting
+
+            exporting.begin()
         app = UNDER_UVICORN[name]
-        uvicorn.run(
-            app, factory=app.endswith("create_app"), host=LOCALHOST, port=port, access_log=False, log_level="warning"
-        )
+        factory = app.endswith(("create_app", "handwritten:app", "silent"))
+        uvicorn.run(app, factory=factory, host=LOCALHOST, port=port, access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,21 @@ STOP_TIMEOUT = 10
 
 
 @dataclass(frozen=True)
+class Tree:
+    """A copy of the project, and the interpreter of its environment."""
+
+    folder: Path = ROOT
+    python: str = sys.executable
+
+    def run(self, environment: Mapping[str, str], *arguments: str) -> None:
+        """Run its Python to the end."""
+        subprocess.run([self.python, *arguments], cwd=self.folder, env={**os.environ, **environment}, check=True)
+
+
+OURS = Tree()
+
+
+@dataclass(frozen=True)
 class Database:
     """One database in each store, and how the applications reach them."""
 
@@ -33,9 +49,10 @@ class Database:
     owner_dsn: str
     environment: dict[str, str]
 
-    def token(self, owner: str) -> str:
+    def token(self, owner: str, scope: str = "") -> str:
         """A token that outlives the run."""
-        return str(jwt.encode({"sub": owner, "exp": 4_000_000_000}, self.environment["JWT_SECRETS"], "HS256"))
+        claims = {"sub": owner, "scope": scope, "exp": int(time.time()) + 86_400}
+        return str(jwt.encode(claims, self.environment["JWT_SECRETS"], "HS256"))
 
 
 @dataclass(frozen=True)
@@ -45,9 +62,9 @@ class Stack:
     postgres: Postgres
     mongod: Mongod
 
-    def database(self, rows: int) -> Database:
-        """Make a database with so many twins."""
-        name = f"twins_{rows}"
+    def database(self, rows: int, tree: Tree = OURS, name: str = "") -> Database:
+        """Make a database with so many twins, as a tree has its schema."""
+        name = name or f"twins_{rows}"
         self._sql("postgres", f"CREATE DATABASE {name} OWNER {OWNER}")
         environment = {
             "POSTGRES_DSN": self.postgres.dsn_of(SERVING, name),
@@ -56,18 +73,14 @@ class Stack:
             "JWT_SECRETS": secrets.token_urlsafe(48),
             "DIGEST_KEY": secrets.token_urlsafe(48),
             "RECEIPT_KEYS": receipt_key(),
+            # The load is one account's where it writes, and a bound of its requests would be measured.
+            "ACCOUNT_REQUESTS": "1000",
         }
         owner_dsn = self.postgres.dsn_of(OWNER, name)
         for arguments in (["upgrade"], ["grant", SERVING]):
-            subprocess.run(
-                [sys.executable, "-m", "migrations", *arguments],
-                cwd=ROOT,
-                env=os.environ | environment | {"MIGRATIONS_POSTGRES_DSN": owner_dsn},
-                check=True,
-            )
-        database = Database(name, rows, owner_dsn, environment)
-        data.fill(owner_dsn, rows)
-        return database
+            tree.run(environment | {"MIGRATIONS_POSTGRES_DSN": owner_dsn}, "-m", "migrations", *arguments)
+        tree.run({}, "-c", f"from bench import data; data.fill({owner_dsn!r}, {rows})")
+        return Database(name, rows, owner_dsn, environment)
 
     def _sql(self, database: str, statement: str) -> None:
         data.execute(self.postgres.dsn_of(SUPERUSER, database), statement)
@@ -86,7 +99,7 @@ def running() -> Iterator[Stack]:
 class App:
     """One application under test in a process of its own."""
 
-    def __init__(self, name: str, database: Database, tree: Path = ROOT) -> None:
+    def __init__(self, name: str, database: Database, tree: Tree = OURS) -> None:
         self.name = name
         self.database = database
         self.port = free_port()
@@ -96,8 +109,8 @@ class App:
         self._log = tempfile.TemporaryFile("w+")
         pin = ["taskset", "--cpu-list", str(server_cpu())] if server_cpu() is not None else []
         self._process = subprocess.Popen(
-            [*pin, sys.executable, "-m", "bench.serve", self.name, str(self.port)],
-            cwd=self._tree,
+            [*pin, self._tree.python, "-m", "bench.serve", self.name, str(self.port)],
+            cwd=self._tree.folder,
             env=os.environ | self.database.environment,
             stdin=subprocess.PIPE,
             stdout=self._log,

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import random
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ READ = ("gate", "get", "list, first page", "list, deep page", "persona get")
 WRITTEN = ("create", "patch", "persona put")
 ALL = (*READ, *WRITTEN, "mixed 90/10")
 
-TWINS = "/api/v1/twins"
+TWINS, DECISIONS = "/api/v1/twins", "/api/v1/decisions"
 ALEX = {"twin_name": "Alex", "use_case": "customer support", "tone": "professional", "consent": True}
 PERSONA = {
     "summary": "Alex helps customers of a bicycle shop.",
@@ -74,7 +75,7 @@ class Workloads:
         for name, twin_id in self._with_persona:
             check(app, self.request("PUT", f"{TWINS}/{twin_id}/persona", name, PERSONA))
 
-    def of(self, app: App, name: str) -> list[bytes]:
+    def of(self, app: App, name: str) -> list[bytes]:  # noqa: C901 - one case a workload
         """The requests of one workload."""
         twins, request, number = self._twins, self.request, itertools.count()
         match name:
@@ -101,6 +102,8 @@ class Workloads:
                 found = [
                     request("PUT", f"{TWINS}/{twin}/persona", data.WRITER, PERSONA) for twin in self._written[:PERSONAS]
                 ]
+            case "batch of 100":  # of ours alone: no peer answers many questions at once
+                found = [request("POST", DECISIONS, owner, self._questions(owner)) for owner in self._readers]
             case "mixed 90/10":
                 parts = {"gate": 500, "get": 300, "list, first page": 20, "patch": 50, "create": 50}
                 mixed = [one for part, count in parts.items() for one in self.of(app, part)[:count]]
@@ -110,6 +113,17 @@ class Workloads:
             case _:
                 raise ValueError(name)
         return found
+
+    def gate_by(self, token: Callable[[str], str]) -> list[bytes]:
+        """The requests of the gate with other tokens of the same readers."""
+        tokens = {name: token(name) for name in self._readers}
+        return [
+            load.request("GET", f"{TWINS}/{twin}/decision?purpose=general", name, tokens[name])
+            for name, twin in self._twins
+        ]
+
+    def _questions(self, owner: str) -> dict[str, Any]:
+        return {"items": [{"twin_id": str(twin)} for name, twin in self._twins if name == owner]}
 
     def _deep(self, app: App, owner: str) -> bytes:
         """The last page of an owner's list, found by following the cursors."""

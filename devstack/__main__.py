@@ -1,4 +1,4 @@
-"""What the Makefile runs: `python -m devstack run|run-functions|token|migrate|demo`."""
+"""The commands of the Makefile: `python -m devstack run|run-functions|token|migrate|demo`."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ import sys
 from devstack import local
 from devstack.bearer import bearer
 from devstack.process import StackError
-from devstack.run import migrate, run, write_local_settings
+from devstack.run import migrate, run, token_of_provider, write_local_settings
 from shared.settings import ConfigurationError
 
 DEFAULT_PORT = 7071
@@ -15,12 +15,12 @@ MAX_PORT = 65_535
 
 
 def main() -> int:
-    """Carry out one command; a problem is one plain message on standard error."""
+    """Run one command; a problem is one plain message on standard error."""
     parser = argparse.ArgumentParser(prog="python -m devstack")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("run", help="serve on real stores (PORT)")
+    commands.add_parser("run", help="serve on real stores (PORT), with OIDC beside an identity provider")
     commands.add_parser("run-functions", help="the same through the Azure Functions worker library (PORT)")
-    commands.add_parser("token", help="print a bearer token (SUB, SCOPE)")
+    commands.add_parser("token", help="print a bearer token (SUB, SCOPE), with OIDC by signing in")
     commands.add_parser("migrate", help="migrate the stores")
     commands.add_parser("local-settings", help="write local.settings.json for func start")
     commands.add_parser("demo", help="guided tour of a running app").add_argument("base_url")
@@ -36,7 +36,8 @@ def main() -> int:
             case "run-functions":
                 run("functions", _port())
             case "token":
-                print(bearer(os.environ.get("SUB", ""), os.environ.get("SCOPE", "")))
+                make = token_of_provider if os.environ.get("OIDC") else bearer
+                print(make(os.environ.get("SUB", ""), os.environ.get("SCOPE", "")))
             case "migrate":
                 migrate()
             case "local-settings":

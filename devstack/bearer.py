@@ -1,4 +1,4 @@
-"""Bearer tokens for trying the API out."""
+"""Bearer tokens for trying the API."""
 
 import os
 import time
@@ -6,14 +6,14 @@ import time
 from jose import jwt
 
 from devstack.process import StackError
-from shared.settings import Settings, load
+from twins.settings import Settings, load
 
 LIFETIME = 12 * 60 * 60
 """Seconds."""
 
 
 def settings() -> Settings:
-    """The app's settings, with something in place of stores that are not known yet.
+    """Return the app's settings, with stand-ins for stores that are not known yet.
 
     Raises:
         ConfigurationError: a setting in the environment is unusable.

@@ -1,18 +1,19 @@
 """The Azure Functions host in miniature: HTTP in front of the real Python worker library.
 
-`azure_functions_runtime` is what runs function_app.py in Azure. Here it gets, in this process, the
-messages of FunctionRpc.proto that the host sends it over gRPC, and around it requests and answers are
-changed as the host (4.x) and its server Kestrel change them:
+`azure_functions_runtime` runs function_app.py in Azure. Here this process hands it the messages of
+FunctionRpc.proto that the host sends over gRPC, and changes requests and answers as the host (4.x) and
+its server Kestrel do:
 
-- the path is percent-decoded once, but for `%2F` and what is not UTF-8, its dot segments are removed,
-  and it is encoded again without touching anything that looks encoded;
+- the path is percent-decoded once, except `%2F` and bytes that are not UTF-8, loses its dot segments,
+  and is encoded again, except parts that look encoded;
 - header names are in lower case, fields of one name are joined by a comma;
 - a body without `Content-Length` (chunked) arrives empty;
-- of answer headers with one name the last is left, an empty `Content-Type` is dropped;
-- a failed invocation, and an answer that Kestrel would not send, is an empty 500.
+- only the last of several answer headers with one name stays, an empty `Content-Type` is dropped;
+- an invocation has a trace context: the client's trace goes on, and any other request begins one;
+- a failed invocation, or an answer that Kestrel would not send, becomes an empty 500.
 
-Not imitated: function keys, `/admin` and `/runtime`, cookies, limits of time and size, and that Kestrel
-refuses a NUL in the path itself, so that nothing depends on it.
+Not imitated: function keys, `/admin` and `/runtime`, cookies, limits of time and size, and Kestrel's own
+refusal of a NUL in the path, so that nothing depends on it.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ import os
 import re
 import signal
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +42,7 @@ from devstack.process import GRACE, LOCALHOST, StackError
 
 logger = logging.getLogger(__name__)
 
-# Not from devstack.local, which imports what signs: the bench measures the memory of processes that import this.
+# Not from devstack.local, which imports the signing library: the bench measures this module's processes.
 ROOT = Path(__file__).resolve().parent.parent
 EVERY_MINUTE = "0 * * * * *"
 
@@ -69,7 +71,7 @@ class _BindingInfo(SimpleNamespace):
 
 
 class _Protos:
-    """Stands in for the generated protobuf module: a message keeps the fields it is made with."""
+    """Stands in for the generated protobuf module: a message keeps the fields of its constructor."""
 
     StatusResult = _StatusResult
     BindingInfo = _BindingInfo
@@ -82,7 +84,7 @@ class Worker:
     """One function app, loaded by the real worker library.
 
     Several may live in one process: each keeps its own registry of functions and imports its script
-    anew. What the script itself imports is shared, and reads the environment as usual.
+    anew. The modules that the script imports are shared, and read the environment as usual.
     """
 
     def __init__(self, folder: Path = ROOT, script: str = "function_app.py") -> None:
@@ -90,8 +92,10 @@ class Worker:
         self._script = script
         self._registry = Registry()
         self._ids: dict[str, str] = {}
+        self.traces: deque[str] = deque(maxlen=100)
+        """The `traceparent` of the last requests, as the host's own rows have it."""
         self.bindings: dict[str, list[dict[str, Any]]] = {}
-        """What the app declares to the host, by the name of the function."""
+        """The bindings that the app declares to the host, by the name of the function."""
 
     async def start(self) -> None:
         """Import the app and index its functions.
@@ -148,14 +152,15 @@ class Worker:
             query={},
         )
         ((name, trigger),) = self.functions("httpTrigger").items()
-        response = await self._invoke(name, trigger["name"], _OneOf(http=http))
+        self.traces.append(_trace(folded.get("traceparent", "")))
+        response = await self._invoke(name, trigger["name"], _OneOf(http=http), self.traces[-1])
         if response.result.status != _StatusResult.Success:
             logger.error("%s failed: %s", name, response.result.exception.message)
             return _FAILED
         return _sent(method, response.return_value.http)
 
     async def stop(self) -> None:
-        """Close what the application has opened, which the host never asks for: it ends the process."""
+        """Close the application's connections. The real host never asks for it: it ends the process."""
 
         async def receive() -> Message:
             return {"type": "lifespan.shutdown"}
@@ -163,21 +168,25 @@ class Worker:
         async def send(_: Message) -> None:
             pass
 
+        starting: asyncio.Task[None] | None = getattr(self._module.app, "starting", None)
+        if starting is not None:
+            starting.cancel()
+            await asyncio.wait({starting})
         await self._module.app.asgi_app({"type": "lifespan"}, receive, send)
 
     async def fire(self, function: str) -> None:
-        """Run a timer function once; raises `StackError` where it fails."""
+        """Run a timer function once; raises `StackError` if it fails."""
         timer = self.functions("timerTrigger")[function]
         now = _OneOf(json=json.dumps({"IsPastDue": False, "ScheduleStatus": {}, "Schedule": {}}))
         _check((await self._invoke(function, timer["name"], now)).result)
 
-    async def _invoke(self, function: str, parameter: str, data: _OneOf) -> Any:
+    async def _invoke(self, function: str, parameter: str, data: _OneOf, trace_parent: str = "") -> Any:
         invocation = {
             "invocation_id": str(uuid4()),
             "function_id": self._ids[function],
             "input_data": [_Parameter(name=parameter, data=data)],
             "trigger_metadata": {},
-            "trace_context": SimpleNamespace(trace_parent="", trace_state="", attributes={}),
+            "trace_context": SimpleNamespace(trace_parent=trace_parent, trace_state="", attributes={}),
             "retry_context": SimpleNamespace(retry_count=0, max_retry_count=0, exception=None),
         }
 
@@ -185,7 +194,7 @@ class Worker:
             handle_event._functions = self._registry  # noqa: SLF001 - read before it first awaits
             return await handle_event.invocation_request(_request({}, invocation_request=invocation))
 
-        # A task of its own, as in the worker: context variables that are set inside stay inside.
+        # A task of its own, as in the worker: context variables set inside stay inside.
         return await asyncio.create_task(run())
 
     @contextlib.contextmanager
@@ -218,8 +227,15 @@ def _check(result: Any) -> None:
         raise StackError(f"The worker failed. {result.exception.message}\n{result.exception.stack_trace}")
 
 
+def _trace(given: str) -> str:
+    """Return a span of the host in the client's trace, with its flags, or in a new trace that is recorded."""
+    found = re.fullmatch("00-([0-9a-f]{32})-[0-9a-f]{16}-(0[01])", given)
+    trace_id, flags = found.groups() if found else (uuid4().hex, "01")
+    return f"00-{trace_id}-{uuid4().hex[16:]}-{flags}"
+
+
 def _recoded(path: str) -> str:
-    """Return the path as the host hands it on: decoded by Kestrel, encoded by PathString."""
+    """Return the path as the host passes it on: decoded by Kestrel, encoded by PathString."""
     kept = re.sub("%(?=2[Ff]|00)", "%25", path)
     decoded = unquote_to_bytes(kept).decode("utf-8", "surrogateescape")
     decoded = re.sub("[\udc80-\udcff]", lambda octet: f"%{ord(octet[0]) - 0xDC00:02X}", decoded)
@@ -279,7 +295,7 @@ class WorkerTransport(httpx.AsyncBaseTransport):
 
 
 def front(worker: Worker) -> ASGIApp:
-    """Return what a server such as uvicorn serves, to hand each request on to a worker."""
+    """Return an ASGI app for a server such as uvicorn, which passes each request to a worker."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
@@ -299,8 +315,8 @@ def front(worker: Worker) -> ASGIApp:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn's own raises the signal again when it is done, which ends the process in the middle
-        # of whatever `serve` was called from.
+        # uvicorn's own handler raises the signal again in the end, and ends the process in the middle
+        # of the caller of `serve`.
         def stop() -> None:
             self.should_exit = True
 
@@ -316,20 +332,22 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def _timers(worker: Worker) -> AsyncIterator[None]:
-    """Fire every timer function once a minute, the only schedule that this knows."""
-    names = list(worker.functions("timerTrigger"))
-    for name, timer in worker.functions("timerTrigger").items():
+    """Run every timer function once a minute, the only schedule that this host knows, and some at the start too."""
+    timers = worker.functions("timerTrigger")
+    for name, timer in timers.items():
         if timer["schedule"] != EVERY_MINUTE:
             raise StackError(f"{name} has another schedule than {EVERY_MINUTE!r}")
 
     async def tick() -> None:
+        due = [name for name, timer in timers.items() if timer.get("runOnStartup")]
         while True:
-            await asyncio.sleep(60)
-            for name in names:
+            for name in due:
                 try:
                     await worker.fire(name)
                 except StackError:
                     logger.exception("%s failed", name)
+            await asyncio.sleep(60)
+            due = list(timers)
 
     task = asyncio.create_task(tick())
     try:
@@ -341,7 +359,7 @@ async def _timers(worker: Worker) -> AsyncIterator[None]:
 async def serve(host: str, port: int) -> None:
     """Serve the project's function app over HTTP until SIGINT or SIGTERM, then return.
 
-    Settings are read from the environment. Raises `StackError` where the app does not load.
+    Settings are read from the environment. Raises `StackError` if the app does not load.
     """
     worker = Worker()
     await worker.start()

@@ -1,4 +1,4 @@
-"""The folder `.local`: this machine's secrets, its data, and who is using them."""
+"""The folder `.local`: this machine's secrets and data, and the process that uses them."""
 
 import contextlib
 import fcntl
@@ -21,7 +21,7 @@ LOCK_TIMEOUT = 5.0
 
 
 def secrets_of_this_machine() -> dict[str, str]:
-    """Settings that must be secret, made once and then always the same, by their variables' names."""
+    """Secret settings, made once and then always the same, by the names of their variables."""
     FOLDER.mkdir(exist_ok=True)
     file = FOLDER / "settings.json"
     if not file.exists():
@@ -43,7 +43,7 @@ def secrets_of_this_machine() -> dict[str, str]:
 
 
 class HeldError(StackError):
-    """Another process holds the claim."""
+    """Another process has the claim."""
 
     def __init__(self, pid: int | None, url: str | None, ports: dict[str, int]) -> None:
         at = f" and serves {url}" if url else ""
@@ -54,7 +54,7 @@ class HeldError(StackError):
 class Claim:
     """The sole right to the servers under `.local`, and the notes kept in its lock file.
 
-    `last_ports` are those of the run before, so that a server is found where it was.
+    `last_ports` are those of the previous run, so that a server keeps its port.
     """
 
     def __init__(self, file: TextIO) -> None:
@@ -81,10 +81,10 @@ class Claim:
 
 @contextlib.contextmanager
 def claim(timeout: float = LOCK_TIMEOUT) -> Iterator[Claim]:
-    """Hold `.local` for this process; the system lets go of it however the process ends.
+    """Hold `.local` for this process; the system releases it however the process ends.
 
     Raises:
-        HeldError: another process still has it after `timeout` seconds.
+        HeldError: another process still holds it after `timeout` seconds.
     """
     FOLDER.mkdir(exist_ok=True)
     deadline = time.monotonic() + timeout
@@ -104,6 +104,6 @@ def _read(file: TextIO) -> dict[str, Any]:
     file.seek(0)
     try:
         notes: dict[str, Any] = json.load(file)
-    except ValueError:  # new, or caught while it is being written
+    except ValueError:  # new, or being written at this moment
         return {"pid": None, "url": None, "ports": {}}
     return notes

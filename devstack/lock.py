@@ -1,6 +1,6 @@
-"""Whether the requirement files are what pyproject.toml asks for: `python -m devstack.lock`.
+"""Check that the requirement files match pyproject.toml: `python -m devstack.lock`.
 
-Needs no network: the installed packages, which are the pinned ones, say what they require in turn.
+Needs no network: the installed packages, which are the pinned ones, name their own requirements.
 """
 
 import sys
@@ -16,22 +16,22 @@ from devstack.local import ROOT
 
 
 def stale(root: Path = ROOT) -> list[str]:
-    """Say everything in which `root`'s requirement files differ from its pyproject.toml.
+    """Return each difference between the requirement files of `root` and its pyproject.toml.
 
-    Only what this platform installs is looked at; pins for other platforms are not.
+    Only requirements of this platform are compared, no pins for other platforms.
     """
     pyproject = tomllib.loads((root / "pyproject.toml").read_text())
     project = pyproject["project"]
     runtime = project["dependencies"]
-    everything = [
-        *runtime,
-        *project["optional-dependencies"]["migrate"],
-        *pyproject["dependency-groups"]["dev"],
-    ]
+    groups = pyproject["dependency-groups"]
+    dev = [*runtime, *project["optional-dependencies"]["migrate"], *groups["dev"]]
+    files = {
+        "requirements.txt": runtime,
+        "requirements-dev.txt": dev,
+        "requirements-test.txt": [*dev, *groups["test"]],
+    }
     return [
-        f"{file}: {problem}"
-        for file, wanted in (("requirements.txt", runtime), ("requirements-dev.txt", everything))
-        for problem in _differences(wanted, _pins(root / file))
+        f"{file}: {problem}" for file, wanted in files.items() for problem in _differences(wanted, _pins(root / file))
     ]
 
 

@@ -7,13 +7,14 @@ import platform
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, override
 
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from devstack.process import LOCALHOST, Server, StackError
+from devstack.process import LOCALHOST, Server, StackError, port_is_free
 
 REPLICA_SET = "rs0"
 NOT_YET_INITIALIZED = 94
@@ -40,7 +41,7 @@ class Mongod(Server):
     @override
     def _command(self) -> list[str]:
         return [
-            program(),
+            *program(),
             "--dbpath",
             str(self.data),
             "--bind_ip",
@@ -59,6 +60,8 @@ class Mongod(Server):
 
     @override
     def _ready(self) -> bool:
+        if port_is_free(self.port):
+            return False  # a client that finds nobody there waits half a second before it looks again
         with (
             contextlib.suppress(PyMongoError),
             MongoClient[dict[str, Any]](
@@ -92,25 +95,38 @@ class Mongod(Server):
 
 
 @functools.cache
-def program() -> str:
-    """The first mongod that runs on this machine: the wheel's, then the one on PATH.
+def program() -> list[str]:
+    """Return how to start a mongod that runs on this machine: the wheel's, or else the one on PATH.
 
     Raises:
         StackError: there is none; the text says why the wheel's does not run.
     """
-    wheel = importlib.util.find_spec("fiftyone")  # a namespace package: the wheel adds `db` to it
-    candidates = [f"{folder}/db/bin/mongod" for folder in (wheel and wheel.submodule_search_locations) or ()]
-    if on_path := shutil.which("mongod"):
-        candidates.append(on_path)
     reasons = []
-    for candidate in candidates:
+    for command in _candidates():
         # Tried, because the wheel's needs AVX and some shared libraries of the system.
-        trial = subprocess.run([candidate, "--version"], capture_output=True, text=True, check=False)
+        trial = subprocess.run(
+            [*command, "--version"], capture_output=True, text=True, check=False, start_new_session=True
+        )
         if trial.returncode == 0:
-            return candidate
-        reasons.append(trial.stderr.strip() or f"{candidate} ended with {trial.returncode}")
+            return command
+        reasons.append(trial.stderr.strip() or f"{' '.join(command)} ended with {trial.returncode}")
     raise StackError(
         f"no mongod runs on this {platform.system()} {platform.machine()} "
         f"({'; '.join(reasons) or 'there is none'}). "
         "Put MongoDB 6 or later on PATH, or set MONGODB_URI to use a server"
     )
+
+
+def _candidates() -> Iterator[list[str]]:
+    wheel = importlib.util.find_spec("fiftyone")  # a namespace package: the wheel adds `db` to it
+    for folder in map(Path, (wheel and wheel.submodule_search_locations) or ()):
+        mongod = str(folder / "db" / "bin" / "mongod")
+        yield [mongod]
+        # A bare system has no libcurl. The wheel of pycurl brings one, under another name.
+        for libcurl in folder.parent.glob("pycurl.libs/libcurl-*"):
+            link = libcurl.with_name("libcurl.so.4")
+            with contextlib.suppress(FileExistsError):
+                link.symlink_to(libcurl.name)
+            yield ["env", f"LD_LIBRARY_PATH={link.parent}", mongod]
+    if on_path := shutil.which("mongod"):
+        yield [on_path]

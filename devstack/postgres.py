@@ -22,7 +22,8 @@ OWNER = "twins_owner"
 SERVING = "twins_app"
 SYSTEM_USER = "nobody"
 
-# CREATEROLE: the first migration makes the group role that carries the serving privileges.
+# CREATEROLE: the first migration makes the group role that carries the serving privileges. ADMIN, and
+# no more of the serving role: `migrations grant` sets its limits, which takes that.
 ROLES_SQL = f"""
 \\set ON_ERROR_STOP on
 SELECT 'CREATE ROLE {OWNER}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{OWNER}') \\gexec
@@ -30,6 +31,7 @@ SELECT 'CREATE ROLE {SERVING}' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE roln
 \\getenv password PGPASSWORD
 ALTER ROLE {OWNER} LOGIN CREATEROLE PASSWORD :'password';
 ALTER ROLE {SERVING} LOGIN PASSWORD :'password';
+GRANT {SERVING} TO {OWNER} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE;
 SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
  WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
 """  # noqa: S608 - constants of this file
@@ -37,7 +39,7 @@ SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
 
 @dataclass(frozen=True)
 class Account:
-    """How to start a program as the system user that PostgreSQL runs as."""
+    """The way to start a program as the system user of PostgreSQL."""
 
     user: str | None = None
     prefix: Sequence[str] = ()
@@ -49,7 +51,7 @@ class Postgres(Server):
 
     `folder` holds the data, the log and `password` (mode 0600), which all roles share. Started by
     root, which PostgreSQL refuses to run as, the server runs as `nobody`. With `durable=False` it
-    survives the crash of any process, but not of the machine: quicker, and enough for tests.
+    survives the crash of any process, but not of the machine: faster, and enough for tests.
     """
 
     name = "postgres"
@@ -120,7 +122,7 @@ class Postgres(Server):
         )
         if initdb.returncode:
             raise StackError(f"initdb could not make {self.data}:\n{initdb.stdout}{initdb.stderr}")
-        # Under its name only once complete, so that an interrupted first start is simply redone.
+        # It gets its name only when complete, so that an interrupted first start simply runs again.
         unfinished.rename(self.data)
 
     @override
@@ -183,11 +185,12 @@ class Postgres(Server):
             capture_output=True,
             text=True,
             check=False,
+            start_new_session=True,
         )
 
 
 def binaries() -> Path:
-    """Folder of the wheel's programs.
+    """Return the folder of the wheel's programs.
 
     Raises:
         StackError: the wheel does not exist for this platform.
@@ -201,13 +204,13 @@ def binaries() -> Path:
 
 
 def _account_that_reaches(program: Path, folder: Path) -> Account:
-    """The first way to run `program` on `folder` that works here."""
+    """Return the first way to run `program` on `folder` that works here."""
     if os.geteuid() != 0:
         return Account()
     user = pwd.getpwnam(SYSTEM_USER)
     plain = Account(SYSTEM_USER, popen={"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []})
-    # Below a folder closed to others, such as /root, it needs the one capability to pass through.
-    # PostgreSQL looks at its own program with access(2), which forgets capabilities unless the
+    # Below a folder that is closed to others, such as /root, it needs one capability to pass.
+    # PostgreSQL checks its own program by access(2), which ignores capabilities unless the
     # no_setuid_fixup bit is set. CAP_DAC_READ_SEARCH would be enough, but containers rarely have it.
     capable = Account(
         SYSTEM_USER,
@@ -224,7 +227,8 @@ def _account_that_reaches(program: Path, folder: Path) -> Account:
     )
     for account in (plain, capable) if shutil.which("setpriv") else (plain,):
         reach = [*account.prefix, "test", "-x", str(program), "-a", "-x", str(folder)]
-        if subprocess.run(reach, capture_output=True, check=False, **account.popen).returncode == 0:
+        tried = subprocess.run(reach, capture_output=True, check=False, start_new_session=True, **account.popen)
+        if tried.returncode == 0:
             return account
     raise StackError(
         f"PostgreSQL does not run as root, and {SYSTEM_USER!r} cannot reach {program} and {folder}. "

@@ -1,4 +1,4 @@
-"""A server process: started until it answers, stopped in order, or hurt on purpose by a test."""
+"""A server process: started until it answers, stopped in order, or disturbed on purpose by a test."""
 
 import contextlib
 import random
@@ -17,16 +17,16 @@ START_TIMEOUT = 60.0
 """Seconds; recovery after a crash may have a long log to replay."""
 STOP_TIMEOUT = 15.0
 GRACE = 5
-"""Seconds that requests under way have to finish when the app stops."""
+"""Seconds for requests under way to finish when the app stops."""
 LOG_TAIL_LINES = 15
 
 
 class StackError(Exception):
-    """Something a person has to put right; the text says what, and how."""
+    """A problem that a person has to fix; the text says what it is, and how."""
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on `port` of this machine's loopback address now."""
+    """Return whether a server could listen on `port` of the loopback address now."""
     with socket.socket() as probe:
         # As servers do: connections in TIME_WAIT do not take a port, a listening socket does.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,20 +43,20 @@ def free_port() -> int:
     A port from that range could be taken by any client while its server is down, and a server
     has to come back on the port it had.
     """
-    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if port_is_free(port))  # noqa: S311
+    return next(port for port in iter(lambda: random.randrange(20_000, 32_000), None) if port_is_free(port))  # noqa: S311 # nosec B311  # protects nothing
 
 
 class Server(ABC):
     """One server process over one data folder, on one port of the loopback address.
 
     A context manager: started on entry, stopped on exit. After `stop` or `kill`, `start` brings it
-    back with the same data, on the same port unless another program has taken that since. Not safe
+    back with the same data, on the same port unless another program has taken it since. Not safe
     for use from two threads at once.
     """
 
     name: str
     stop_signal: signal.Signals
-    """What asks for an orderly stop that does not wait for clients to leave."""
+    """The signal for an orderly stop that does not wait for clients to leave."""
 
     def __init__(self, folder: Path, port: int | None = None) -> None:
         self.folder = folder.resolve()
@@ -66,7 +66,7 @@ class Server(ABC):
 
     @property
     def data(self) -> Path:
-        """The server's own files, and its working directory: that is how a stale one is known."""
+        """The server's own files, and its working directory: this identifies a stale server."""
         return self.folder / "data"
 
     @property
@@ -77,7 +77,7 @@ class Server(ABC):
     def start(self) -> None:
         """Start the server and wait until it takes work.
 
-        A server that a killed run left behind on the same data is stopped first.
+        First stops a server that a killed run left behind on the same data.
 
         Raises:
             StackError: it did not start; the text ends with the tail of its log.
@@ -88,7 +88,7 @@ class Server(ABC):
             self.port = free_port()
         self._prepare()
         with self.log.open("wb") as log:
-            # A session of its own: the terminal's Ctrl-C reaches whoever started it, who stops it
+            # A session of its own: Ctrl-C in the terminal reaches the process that started it, which stops it
             # after the app has let go.
             self._process = subprocess.Popen(
                 self._command(),
@@ -106,7 +106,7 @@ class Server(ABC):
             raise
 
     def stop(self) -> None:
-        """Stop in order, keeping everything acknowledged; harmless when it is not running."""
+        """Stop in order, and keep every acknowledged write; does nothing if it is not running."""
         if self._process is None:
             return
         self.resume()
@@ -118,18 +118,18 @@ class Server(ABC):
         self._process = None
 
     def kill(self) -> None:
-        """End it and its children at once with SIGKILL, as a crash would."""
+        """End it and its children at once by SIGKILL, like a crash."""
         process = self._running()
         _kill_tree(process.pid)
         process.wait()
         self._process = None
 
     def pause(self) -> None:
-        """Freeze it and its children with SIGSTOP: connections stay open and nothing answers."""
+        """Freeze it and its children by SIGSTOP: connections stay open, and nothing answers."""
         self._signal_tree(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Undo `pause`; harmless when it is not paused."""
+        """Undo `pause`; does nothing if it is not paused."""
         self._signal_tree(signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -141,24 +141,24 @@ class Server(ABC):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Make the data folder when there is none yet."""
+        """Make the data folder if there is none yet."""
 
     @abstractmethod
     def _command(self) -> list[str]:
-        """The server's argument list."""
+        """Return the server's argument list."""
 
     def _credentials(self) -> dict[str, Any]:
-        """Arguments of `Popen` that choose the system user."""
+        """Return the arguments of `Popen` that choose the system user."""
         return {}
 
     @abstractmethod
     def _ready(self) -> bool:
-        """Whether the server takes work; called again until it does."""
+        """Return whether the server takes work; called until it does."""
 
     @property
     @abstractmethod
     def _pid_file(self) -> Path:
-        """Where the server itself writes its process id, on the first line."""
+        """Return the file where the server writes its process id, on the first line."""
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
@@ -193,8 +193,8 @@ class Server(ABC):
         except (FileNotFoundError, IndexError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
             return
         if not is_ours:
-            # The number went to another process since, for example after a reboot. PostgreSQL would
-            # take that process for itself and refuse to start.
+            # Another process has got the number since, for example after a reboot. PostgreSQL would
+            # mistake that process for itself and refuse to start.
             self._pid_file.unlink()
             return
         with contextlib.suppress(psutil.NoSuchProcess):

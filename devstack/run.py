@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
@@ -20,10 +21,13 @@ from devstack.mongod import Mongod
 from devstack.postgres import Postgres
 from devstack.process import LOCALHOST, StackError, port_is_free
 
+PROVIDER = "oidc-provider"
 READY_TIMEOUT = 30.0
 STOP_TIMEOUT = 10.0
 
 type Host = Literal["app", "functions"]
+type Requests = dict[int, FrameType | None]
+"""Signals that asked for a stop, and what they interrupted."""
 
 
 def run(host: Host, port: int) -> None:
@@ -34,23 +38,12 @@ def run(host: Host, port: int) -> None:
         ConfigurationError: a setting in the environment is unusable.
     """
     settings()  # says what is wrong with one better, and earlier, than the app's traceback would
-    stop = _stop_event()
-    url = f"http://{LOCALHOST}:{port}"
-    with local.claim() as claim:
-        if not port_is_free(port):
-            raise StackError(
-                f"port {port} is taken by another program. Stop it, or choose another port: PORT={port + 1}"
-            )
-        with _stores(claim):
-            _migrate()
-            with _app(host, port) as app:
-                if _becomes_ready(app, port, stop):
-                    claim.publish_url(url)
-                    _welcome(url)
-                while app.poll() is None and not stop.is_set():
-                    time.sleep(0.1)
-                if app.poll() is not None and not stop.is_set():
-                    raise StackError(f"the app ended by itself ({_outcome(app.returncode)})")
+    stop = _requests_to_stop()
+    try:
+        _serve(host, port, stop)
+    except StackError:
+        if not stop:  # else a part that was still starting has met the signal itself
+            raise
     print("Stopped.")
 
 
@@ -60,7 +53,7 @@ def migrate() -> None:
     Raises:
         StackError: a store did not start, or a migration failed.
     """
-    _stop_event()  # asked to stop or not, it finishes first, which takes seconds
+    _requests_to_stop()  # asked to stop or not, it finishes first, which takes seconds
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_stores(stack.enter_context(local.claim(timeout=0))))
@@ -89,23 +82,46 @@ def write_local_settings() -> None:
     print(f"Wrote {file.name}. Now, with .venv activated: func start --port 7072 (make run keeps its own)")
 
 
-def _stop_event() -> threading.Event:
-    stop = threading.Event()
+def _serve(host: Host, port: int, stop: Requests) -> None:
+    url = f"http://{LOCALHOST}:{port}"
+    os.environ["PUBLIC_URL"] = os.environ.get("PUBLIC_URL") or url
+    with local.claim() as claim:
+        if not port_is_free(port):
+            raise StackError(
+                f"port {port} is taken by another program. Stop it, or choose another port: PORT={port + 1}"
+            )
+        with _stores(claim), _provider(claim):
+            _migrate()
+            with _app(host, port) as app:
+                if _becomes_ready(app, port, stop):
+                    claim.publish_url(url)
+                    _welcome(url)
+                while app.poll() is None and not stop:
+                    time.sleep(0.1)
+                if not stop:
+                    raise StackError(f"the app ended by itself ({_outcome(app.returncode)})")
+
+
+def _requests_to_stop() -> Requests:
+    """Return what stays empty until this process is asked to stop."""
+    requests: Requests = {}
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup has it ignored
         numbers.append(signal.SIGHUP)
     for number in numbers:
-        signal.signal(number, lambda *_: stop.set())
+        # Not a function in Python: Python runs the handler of the next signal inside that of the one
+        # before, which then waits for ever for a lock that the outer one holds, or recurses too deep.
+        signal.signal(number, requests.setdefault)
     if "MAKELEVEL" in os.environ:
-        threading.Thread(target=_watch_make, args=(os.getppid(), stop), daemon=True).start()
-    return stop
+        threading.Thread(target=_watch_make, args=(os.getppid(), requests), daemon=True).start()
+    return requests
 
 
-def _watch_make(make: int, stop: threading.Event) -> None:
+def _watch_make(make: int, requests: Requests) -> None:
     """Stop when `make` is gone: nobody would know any more that this is running."""
     while os.getppid() == make:
         time.sleep(0.5)
-    stop.set()
+    requests[signal.SIGHUP] = None
 
 
 @contextlib.contextmanager
@@ -123,6 +139,41 @@ def _stores(claim: local.Claim) -> Iterator[None]:
             claim.publish("mongod", mongod.port)
             os.environ["MONGODB_URI"] = mongod.uri
         yield
+
+
+@contextlib.contextmanager
+def _provider(claim: local.Claim) -> Iterator[None]:
+    """Where OIDC is set, start an identity provider, and name it to the app beside those of the environment."""
+    if os.environ.get("OIDC"):
+        from devstack.provider import Provider  # noqa: PLC0415 - needs what `make run` does not install
+
+        with Provider(local.FOLDER / PROVIDER, claim.last_ports.get(PROVIDER)) as provider:
+            claim.publish(PROVIDER, provider.port)
+            others = json.loads(os.environ.get("AUTH_ISSUERS") or "[]")
+            os.environ["AUTH_ISSUERS"] = json.dumps([*others, provider.entry()])
+            yield
+    else:
+        yield
+
+
+def token_of_provider(subject: str, scope: str) -> str:
+    """Sign in to the provider that runs here, and return the access token.
+
+    Raises:
+        StackError: none runs, or it refuses.
+    """
+    from devstack.provider import sign_in  # noqa: PLC0415
+
+    if not subject.strip():
+        raise StackError('whose token? Say it: make token OIDC=1 SUB=alice [SCOPE="…"]')
+    try:
+        with local.claim(timeout=0):
+            port = None
+    except local.HeldError as held:
+        port = held.ports.get(PROVIDER)
+    if port is None:
+        raise StackError("no identity provider is running: start it first, with make run OIDC=1")
+    return sign_in(f"http://{LOCALHOST}:{port}", subject, scope)
 
 
 def _use_running_stores(held: local.HeldError) -> None:
@@ -184,11 +235,11 @@ def _app(host: Host, port: int) -> Iterator[subprocess.Popen[bytes]]:
             app.wait()
 
 
-def _becomes_ready(app: subprocess.Popen[bytes], port: int, stop: threading.Event) -> bool:
+def _becomes_ready(app: subprocess.Popen[bytes], port: int, stop: Requests) -> bool:
     """Wait for `/ready`; False when the app ended or is to stop before."""
     deadline = time.monotonic() + READY_TIMEOUT
     answer = "no answer"
-    while app.poll() is None and not stop.is_set():
+    while app.poll() is None and not stop:
         # Not urllib, which would ask a proxy of the environment.
         with contextlib.closing(http.client.HTTPConnection(LOCALHOST, port, timeout=5)) as connection:
             try:
@@ -215,7 +266,10 @@ def _welcome(url: str) -> None:
             *("-d", json.dumps(twin)),
         ]
     )
-    print(f"\nTwins is up. The documentation is at {url}/docs\n\nCreate a twin:\n\n{curl}\n\nCtrl-C stops it.")
+    print(f"\nTwins is up. The documentation is at {url}/docs\n\nCreate a twin:\n\n{curl}\n")
+    if os.environ.get("OIDC"):
+        print("Sign in to the identity provider, in another terminal:\n\nTOKEN=$(make token OIDC=1 SUB=alice)\n")
+    print("Ctrl-C stops it.")
 
 
 def _outcome(code: int) -> str:

@@ -1,7 +1,7 @@
 """The app's process: `python -m devstack.serve app|functions PORT`.
 
-It serves for as long as its standard input is open, so that it never outlives the run that started
-it, however that one ends.
+It serves while its standard input is open, so that it never outlives the run that started it, however
+that run ends.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from devstack.process import GRACE, LOCALHOST, StackError
 
 
 def stop_with_parent() -> None:
-    """Have this process told to stop when its standard input ends; returns at once."""
+    """Send this process a SIGTERM when its standard input ends; returns at once."""
 
     def wait() -> None:
         os.read(sys.stdin.fileno(), 1)

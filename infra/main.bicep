@@ -1,6 +1,7 @@
-// Twins in one resource group: the function app, its two stores, its secrets and what watches them.
-// Kept within what pycep 0.5 and 0.7 parse: no lambdas, no user-defined or nullable types, no `!`.
+// Twins in one resource group: the function app, its two stores, its secrets and its monitoring.
 targetScope = 'resourceGroup'
+
+import { issuer } from 'modules/types.bicep'
 
 @description('Starts every name. With the hash of the resource group it must be unique in Azure.')
 @minLength(3)
@@ -70,20 +71,38 @@ param maximumInstances int
 @maxValue(1000)
 param requestsPerInstance int
 
+@description('A new package replaces instances one by one and lets requests finish. A preview that not every region has.')
+param rollingUpdates bool = false
+
 @description('Connections of one instance to PostgreSQL. Instances × this must fit the server.')
 @minValue(1)
 param postgresPoolMax int
 
-@description('Expected `aud` of bearer tokens; empty accepts any.')
+@description('Expected `aud` of HS256 tokens.')
+@minLength(1)
 param jwtAudience string
 
-@description('Expected `iss` of bearer tokens; empty accepts any.')
+@description('Expected `iss` of HS256 tokens; empty accepts any.')
 param jwtIssuer string
+
+@description('Days that erasure certificates name as the end of every backup and log: longer than the 35 of both stores, and than any that you keep elsewhere.')
+@minValue(36)
+param backupRetentionDays int = 36
+
+@description('Days for which the journal of refusals and erasures is kept: longer than `backupRetentionDays`, since a restored backup needs it.')
+@minValue(37)
+param journalRetentionDays int = 60
+
+@description('Identity providers whose tokens are accepted: the objects of AUTH_ISSUERS, which docs/IDENTITY.md describes.')
+param authIssuers issuer[] = []
+
+@description('Whether HS256 tokens are accepted. It can be off only where there are identity providers.')
+param hs256 bool = true
 
 @description('Where alerts are mailed to.')
 param alertEmail string
 
-@description('Address the availability tests call. Empty: the site\'s own where the network is public; where it is private nothing outside can call it, and the heartbeat alert stands alone.')
+@description('Origin at which callers reach the service, such as https://twins.example.com; it is PUBLIC_URL, and what the availability tests call. Empty: the site\'s own where the network is public; where it is private nothing outside can call it, and the heartbeat alert stands alone.')
 param publicUrl string = ''
 
 @description('owner/name of the GitHub repository whose workflow may sign in as the migration identity; empty for none.')
@@ -142,7 +161,7 @@ module virtualNetwork 'modules/network.bicep' = {
 module storage 'modules/storage.bicep' = {
   name: 'storage'
   params: {
-    name: take(replace(name, '-', ''), 24)
+    name: '${replace(prefix, '-', '')}${uniqueString(resourceGroup().id)}'
     location: location
     private: private
     zoneRedundant: highAvailability
@@ -272,8 +291,8 @@ module siteEndpoint 'modules/endpoints.bicep' = {
   }
 }
 
-// After the roles and the way to the vault: a Key Vault reference that cannot be read when the site starts is tried again only
-// within a day.
+// After the roles and the way to the vault: if the site cannot read a Key Vault reference at its start, it tries again only within
+// a day.
 module site 'modules/site.bicep' = {
   name: 'site'
   dependsOn: [
@@ -297,6 +316,7 @@ module site 'modules/site.bicep' = {
     alwaysReadyInstances: alwaysReadyInstances
     maximumInstances: maximumInstances
     requestsPerInstance: requestsPerInstance
+    rollingUpdates: rollingUpdates
     postgresHost: postgres.outputs.host
     postgresRole: identities.outputs.appName
     postgresDatabase: database
@@ -305,6 +325,11 @@ module site 'modules/site.bicep' = {
     documentDbHost: documentDb.outputs.host
     jwtAudience: jwtAudience
     jwtIssuer: jwtIssuer
+    backupRetentionDays: backupRetentionDays
+    journalRetentionDays: journalRetentionDays
+    authIssuers: authIssuers
+    hs256: hs256
+    publicUrl: publicUrl
   }
 }
 
@@ -319,7 +344,16 @@ module alerts 'modules/alerts.bicep' = {
     postgresId: postgres.outputs.id
     documentDbId: documentDb.outputs.id
     testedUrl: publicUrl != '' || private ? publicUrl : site.outputs.url
-    tested: publicUrl != '' || network == 'public'
+    tested: publicUrl != '' || !private
+  }
+}
+
+module workbook 'modules/workbook.bicep' = {
+  name: 'workbook'
+  params: {
+    name: name
+    location: location
+    insightsId: monitoring.outputs.insightsId
   }
 }
 

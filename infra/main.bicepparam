@@ -2,6 +2,7 @@
 using './main.bicep'
 
 param network = 'public'
+param publicUrl = readEnvironmentVariable('TWINS_PUBLIC_URL', '')
 param operatorAddress = readEnvironmentVariable('TWINS_OPERATOR_ADDRESS', '')
 param operatorObjectId = readEnvironmentVariable('TWINS_OPERATOR_OBJECT_ID', '')
 param operatorName = readEnvironmentVariable('TWINS_OPERATOR_NAME', '')
@@ -21,8 +22,10 @@ param maximumInstances = 40
 param requestsPerInstance = 32
 param postgresPoolMax = 8
 
-param jwtAudience = ''
-param jwtIssuer = ''
+param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
+param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')
+param authIssuers = json(readEnvironmentVariable('TWINS_AUTH_ISSUERS', '[]'))
+param hs256 = bool(readEnvironmentVariable('TWINS_HS256', 'true'))
 
 // Set for the first deployment only, by `python infra/new_secrets.py azure`; else the vault keeps its own. A later
 // deployment with them would replace all three: to rotate one see docs/OPERATIONS.md.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Brings both stores to the schema of this code and lets the app's identity serve. Run by whoever is
-# signed in to Azure (`az login`) as the migration identity, from where the stores can be reached.
+# Brings both stores to the schema of this code, and lets the app's identity serve. Run it on a machine
+# that reaches the stores, signed in to Azure (`az login`) as the migration identity.
 #
 #   POSTGRES_HOST DOCUMENTDB_HOST MIGRATE_IDENTITY APP_IDENTITY   outputs of the deployment
 #   PGSSLROOTCERT   the machine's certificate authorities (default: Debian's and Ubuntu's file)
@@ -8,8 +8,8 @@ set -euo pipefail
 : "${POSTGRES_HOST:?}" "${DOCUMENTDB_HOST:?}" "${MIGRATE_IDENTITY:?}" "${APP_IDENTITY:?}"
 export PGSSLROOTCERT="${PGSSLROOTCERT:-/etc/ssl/certs/ca-certificates.crt}"
 
-# One Entra token signs in to both stores: as the password here, and from a file there, which is how
-# PyMongo takes a token that somebody else got. Neither is ever an argument that `ps` would show.
+# One Entra token signs in to both stores: to PostgreSQL as the password, to MongoDB from a file, the
+# way in which PyMongo takes a ready token. Neither is ever an argument that `ps` would show.
 PGPASSWORD="$(az account get-access-token --resource-type oss-rdbms --query accessToken --output tsv)"
 export PGPASSWORD
 AZURE_FEDERATED_TOKEN_FILE="$(mktemp)"

@@ -1,9 +1,8 @@
 """Make new secrets: `python infra/new_secrets.py azure|compose|jwt-secret|receipt-key`.
 
-The first two make all that a first deployment needs, as lines for a shell (`eval "$(…)"`, read by the
-.bicepparam files) or for a `.env` file that compose.yaml reads. The other two make one value, to rotate
-it: `receipt-key` reads the value in force from standard input, and goes on publishing its keys. Nothing
-is stored.
+The first two make all secrets of a first deployment, as lines for a shell (`eval "$(…)"`, for the
+.bicepparam files) or for a `.env` file (for compose.yaml). The other two make one value, to rotate it:
+`receipt-key` reads the current value from standard input, and keeps its public keys. Nothing is stored.
 """
 
 import json
@@ -23,26 +22,26 @@ def signing_key() -> dict[str, str]:
 
 
 def receipt_key() -> str:
-    """Return a new key for receipts, as the setting has it."""
+    """Return a new key for receipts, as a value of the setting."""
     return json.dumps(signing_key())
 
 
 def renewed(receipt_keys: str) -> str:
-    """Return a new key for receipts, followed by the public half of each one in `receipt_keys`.
+    """Return a new key for receipts, followed by the public half of each key in `receipt_keys`.
 
     Raises:
-        ValueError: that is neither a JWK nor a JSON array of them.
+        ValueError: `receipt_keys` is neither a JWK nor a JSON array of them.
     """
     try:
         found = json.loads(receipt_keys)
         old = [{name: key[name] for name in _PUBLIC} for key in (found if isinstance(found, list) else [found])]
     except (KeyError, TypeError, ValueError):
-        raise ValueError("standard input must have the value in force, a JWK or a JSON array of them") from None
+        raise ValueError("standard input must have the current value, a JWK or a JSON array of them") from None
     return json.dumps([signing_key(), *old])
 
 
 def main(target: str) -> None:
-    """Print one secret, or one line a secret."""
+    """Print one secret, or one line for each secret."""
     password = secrets.token_urlsafe
     if target == "jwt-secret":
         sys.stdout.write(password(48) + "\n")

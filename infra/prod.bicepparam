@@ -17,10 +17,13 @@ param highAvailability = true
 param alwaysReadyInstances = 2
 param maximumInstances = 100
 param requestsPerInstance = 32
+param rollingUpdates = bool(readEnvironmentVariable('TWINS_ROLLING_UPDATES', 'false'))
 param postgresPoolMax = 10
 
 param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
 param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')
+param authIssuers = json(readEnvironmentVariable('TWINS_AUTH_ISSUERS', '[]'))
+param hs256 = bool(readEnvironmentVariable('TWINS_HS256', 'true'))
 
 // Set for the first deployment only, by `python infra/new_secrets.py azure`; else the vault keeps its own. A later
 // deployment with them would replace all three: to rotate one see docs/OPERATIONS.md.

@@ -1,4 +1,4 @@
-"""What Alembic runs for each command; `migrations.postgres` hands it the connection."""
+"""The file that Alembic runs for each command; `migrations.postgres` passes it the connection."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""MongoDB collections, validators and indexes, as they should be; applied again and again alike."""
+"""The collections of MongoDB, with validators and indexes; applying them again changes nothing."""
 
 from typing import Any
 
@@ -25,17 +25,34 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
             }
         },
         "indexes": {"twin_id_1": [("twin_id", ASCENDING)], "created_at_1": [("created_at", ASCENDING)]},
-    }
+    },
+    # What takes something away, and what opens a refusal, by the hash of its event (docs/LEDGER.md).
+    "journal": {
+        "validator": {
+            "$jsonSchema": {
+                "bsonType": "object",
+                "required": ["_id", "subject", "seq", "at", "entry"],
+                "properties": {
+                    "_id": {"bsonType": "binData"},
+                    "subject": {"bsonType": "binData"},
+                    "seq": {"bsonType": ["int", "long"]},
+                    "at": {"bsonType": "string"},
+                    "entry": {"bsonType": "object"},
+                },
+            }
+        },
+        "indexes": {"at_1": [("at", ASCENDING)]},
+    },
 }
 
 
 def ensure(uri: str, database_name: str) -> None:
-    """Create each collection, or change its validator and indexes to what `COLLECTIONS` says."""
+    """Create each collection, or change its validator and indexes to those of `COLLECTIONS`."""
     with MongoClient[dict[str, Any]](uri, timeoutMS=30_000, w="majority") as client:
         database = client[database_name]
         for name, wanted in COLLECTIONS.items():
             try:
-                # No look first: two that migrate at once would both see nothing, and one of them fail.
+                # No check first: of two migrations at once both would see no collection, and one would fail.
                 database.create_collection(name, check_exists=False, validator=wanted["validator"])
             except OperationFailure as error:
                 if error.code != _NAMESPACE_EXISTS:

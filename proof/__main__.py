@@ -1,8 +1,8 @@
-"""`python -m proof [step …]`: run what shows that the claims of the docs hold, and write docs/PROOF.md.
+"""`python -m proof [step …]`: run everything that backs the claims of the docs, and write docs/PROOF.md.
 
-Each step leaves its figures in `figures/<step>.json`, and the page is made of nothing else. With
-PROFILE=short everything is smaller, the figures go to `.local/proof`, and the page stays as
-it is. `--page` only writes the page, `--check` fails where it is not current.
+Each step writes its figures to `figures/<step>.json`, the only source of the page. With
+PROFILE=short every step is smaller, the figures go to `.local/proof`, and the page stays unchanged.
+`--page` only writes the page; `--check` fails if it is not current.
 """
 
 import json
@@ -31,7 +31,7 @@ def _run(*command: str) -> None:
 
 
 def tests() -> dict[str, Any]:
-    """Everything that `make test` runs."""
+    """Run `make test`, and return its figures."""
     junit, coverage = FOLDER / "junit.xml", FOLDER / "coverage.json"
     _run("make", "test", f"REPORTS=--junitxml={junit} --cov-report=json:{coverage}")
     found = page.tests(junit, coverage)
@@ -41,26 +41,27 @@ def tests() -> dict[str, Any]:
 
 
 def bench() -> dict[str, Any]:
-    """The peers do what ours does; then the comparison, which keeps its own figures."""
+    """Compare with the peers, after a test that they do the same work; the comparison keeps its own figures."""
     _run(*PYTEST, "tests/bench")
     _run("make", "bench")
     return {}
 
 
 def resilience() -> dict[str, Any]:
-    """Faults on real processes."""
+    """Run the faults on real processes."""
     _run(*PYTEST, "tests/resilience")
     return {}
 
 
 def fuzz() -> dict[str, Any]:
-    """Hostile bytes and strings, and one client that uses up what it can."""
+    """Send hostile bytes and strings, and run one client that exhausts what it can."""
     _run(*PYTEST, "tests/hostile/long")
     return {}
 
 
 def browser() -> dict[str, Any]:
-    """A consent given and withdrawn from the page of the docs."""
+    """Give and withdraw a consent on the documentation page."""
+    _run(sys.executable, "-m", "tests.support.browser")
     _run(*PYTEST, "tests/docs/test_browser.py")
     return {}
 
@@ -75,11 +76,11 @@ STEPS: dict[str, Callable[[], dict[str, Any]]] = {
     "mutation": mutation.run,
 }
 NOT_SHORT = ("tests", "mutation")
-"""`make test` is short by itself; mutants take too long."""
+"""Steps that PROFILE=short leaves out: `make test` is short by itself, and mutants take too long."""
 
 
 def _take(step: str) -> None:
-    """Run a step, and keep its own figures and those that its tests have recorded."""
+    """Run a step, and keep its own figures and those that its tests recorded."""
     print(f"proof: {step} …", file=sys.stderr, flush=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -1,1 +1,1 @@
-"""What any service of this kind needs; it knows nothing of twins."""
+"""The base of any HTTP service on Azure Functions; neither knows nor imports the product."""

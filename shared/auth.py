@@ -1,171 +1,248 @@
-"""Who is asking: bearer token to `CurrentUser`; the only place that verifies tokens."""
+"""Authentication: from a bearer token to `CurrentUser`."""
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer
-from jose import JWTError, jwt
 
 from shared.digests import Digests
-from shared.errors import Unauthorized
+from shared.http.problems import BadRequest, NoOwner, Unauthorized
+from shared.http.text import is_line
 from shared.settings import Settings
-from shared.text import is_line
+from shared.tokens import Issued, Keys, Secrets, ask, refuse, stated_issuer, table
 
 MAX_TOKEN = 8192
 MAX_SUB = 255
+MAX_ACCOUNT = 511
+"""An issuer, a line feed and a subject."""
+METADATA = "/.well-known/oauth-protected-resource"
 _CACHE_SIZE = 4096
 _LIFE_WITHOUT_EXP = 300.0
+_CLIENT = ("azp", "client_id", "appid", "cid")
+"""Claims that name the client, as Keycloak, RFC 9068, Entra ID 1.0 and Okta call it."""
 
 
 @dataclass(frozen=True, slots=True)
 class CurrentUser:
-    """The account behind a verified token."""
+    """The account behind a verified token, and the owner for which it acts."""
 
     sub: str
+    """The account of the subject, a person or a service: its own name, with an issuer `issuer` LF `subject`."""
+    owns: str | None
+    """The account that owns: the subject's, or an organisation's `issuer` LF `claim` LF `value`; or none."""
     scopes: frozenset[str]
-    digest: str
-    """A keyed digest of `sub`, for logs."""
+    logged: Mapping[str, str]
+    """Log fields: a keyed digest of the owner under the product's name for accounts, and of an actor."""
+    subject: str
+    issuer: str | None = None
+    client: str | None = None
+    only: str | None = None
+    """The scope that limits the token to operations which it opens: reading."""
+
+    @property
+    def owner(self) -> str:
+        """The account that owns; raises `NoOwner` where the token names none."""
+        if self.owns is None:
+            raise NoOwner("The token names no organisation, so it owns nothing.")
+        return self.owns
+
+    @property
+    def organization(self) -> str:
+        """The organisation that owns; raises `NoOwner` where the subject owns, or nobody."""
+        if self.owns == self.sub:
+            raise NoOwner("The token names no organisation.")
+        return self.owner
+
+    @property
+    def seat(self) -> str:
+        """The subject at the owner for which it acts: what one token leaves there no other token may use."""
+        return self.sub if self.owns in {self.sub, None} else f"{self.owns}\n{self.sub}"
 
 
-class Keys(Protocol):
-    """Where the verification keys come from; the tuple changes when a key is rotated."""
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """An outcome, for as long as the token lives and its key counts."""
 
-    async def values(self) -> tuple[str, ...]:
-        """Return the accepted HS256 keys, newest first; raises `Unavailable` when there are none yet."""
-
-
-class StaticKeys:
-    """Keys that live as long as the process."""
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self._keys = tuple(keys)
-
-    async def values(self) -> tuple[str, ...]:
-        """Return the keys."""
-        return self._keys
-
-
-def _refuse(description: str, code: str = "invalid_token") -> Unauthorized:
-    challenge = f'Bearer error="{code}", error_description="{description}"'
-    return Unauthorized(f"{description}.", headers={"WWW-Authenticate": challenge})
-
-
-def _ask() -> Unauthorized:
-    """Return the challenge to a request that has no credentials we know: without an error (RFC 6750 §3.1)."""
-    return Unauthorized("A bearer token is needed.", headers={"WWW-Authenticate": "Bearer"})
+    user: CurrentUser
+    expires_at: float
+    by: Secrets | Issued
+    key: Any
 
 
 class Authenticator:
-    """Verifies HS256 tokens (RFC 7519, RFC 8725) and remembers the outcome for the token's life."""
+    """Verifies tokens (RFC 7519, RFC 8725), and remembers valid ones for their life.
+
+    A token whose `iss` is in the table of issuers is verified by that issuer's keys and nothing else,
+    any other token by the HS256 keys and nothing else: a public key is never an HMAC secret.
+    """
 
     def __init__(
-        self, settings: Settings, keys: Keys, digests: Digests, clock: Callable[[], float] = time.time
+        self,
+        settings: Settings,
+        keys: Keys | None,
+        digests: Digests,
+        clock: Callable[[], float] = time.time,
+        account: str = "account",
+        read_scope: str | None = None,
     ) -> None:
+        """`keys` are those of HS256; `account` is the name of an account's log field, and the use of its digest.
+
+        A token with `read_scope`, as `service:read`, and no other scope of that service may only read.
+        """
         self._settings = settings
-        self._source = keys
+        self._secrets = None if keys is None else Secrets(settings, keys)
+        self._issuers = dict(table(settings.auth_issuers, settings.jwt_nbf_leeway))
         self._digests = digests
+        self._account = account
         self._clock = clock
-        self._keys: tuple[str, ...] = ()
-        self._verified: OrderedDict[str, tuple[CurrentUser, float]] = OrderedDict()
+        self._read_scope = read_scope
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+
+    async def check_secrets(self) -> None:
+        """Raise `Unavailable` while HS256 tokens are accepted and no key can verify them."""
+        if self._secrets is not None:
+            await self._secrets.source.values()
 
     async def authenticate(self, authorization: str | None) -> CurrentUser:
-        """Return the user of an `Authorization` header.
+        """Return the user of an `Authorization` header; raises `Unauthorized`, or `Unavailable` without keys."""
+        if authorization is not None and (known := self._verified.get(authorization)) is not None:
+            if self._clock() < known.expires_at and await known.by.holds(known.key):
+                return known.user
+            self._verified.pop(authorization, None)
+        try:
+            return await self._authenticate(authorization)
+        except Unauthorized as refused:
+            refused.headers["WWW-Authenticate"] += self._metadata(refused.headers["WWW-Authenticate"])
+            raise
 
-        Raises:
-            Unauthorized: the header is missing or its token is not valid here and now.
-            Unavailable: there are no keys to verify it with.
-        """
+    def _metadata(self, challenge: str) -> str:
+        """Return what leads a client from a challenge to the accepted issuers (RFC 9728 §5.1)."""
+        if self._settings.public_url is None:
+            return ""
+        separator = "," if "=" in challenge else ""
+        return f'{separator} resource_metadata="{self._settings.public_url}{METADATA}"'
+
+    async def _authenticate(self, authorization: str | None) -> CurrentUser:
         if authorization is None:
-            raise _ask()
-        keys = await self._source.values()
-        if keys is not self._keys:
-            self._keys = keys
-            self._verified.clear()
-        known = self._verified.get(authorization)
-        if known is not None:
-            user, expires_at = known
-            if self._clock() < expires_at:
-                return user
-            del self._verified[authorization]
+            raise ask()
+        if "," in authorization:  # which no credentials have (RFC 9110 §11.4): Azure Functions has joined two headers
+            raise BadRequest("The request has more than one Authorization header.")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
-            raise _ask()
+            raise ask()
         if not token:
-            raise _refuse("The Authorization header has no token", "invalid_request")
+            raise refuse("The Authorization header has no token", "invalid_request")
         if len(token) > MAX_TOKEN:
-            raise _refuse(f"The token is longer than {MAX_TOKEN:,} characters")
-        user, expires_at = self._verify(token, keys)
-        self._verified[authorization] = user, expires_at
+            raise refuse(f"The token is longer than {MAX_TOKEN:,} characters")
+        verified = self._verified[authorization] = await self._verify(token)
         if len(self._verified) > _CACHE_SIZE:
             self._verified.popitem(last=False)
-        return user
+        return verified.user
 
-    def _verify(self, token: str, keys: tuple[str, ...]) -> tuple[CurrentUser, float]:
-        claims = self._claims(token, keys)
-        sub, scope = claims.get("sub"), claims.get("scope", "")
-        if not isinstance(sub, str) or len(sub) > MAX_SUB or not is_line(sub):
-            raise _refuse("The sub claim must be 1 to 255 printable characters")
+    async def _verify(self, token: str) -> _Verified:
+        issued = self._issuers and self._issuers.get(stated_issuer(token))
+        if issued:
+            claims, key = await issued.verify(token)
+            return _Verified(self._user_of(issued, claims), self._end(claims), issued, key)
+        if self._secrets is None:
+            raise refuse("The token is from an issuer that is not accepted here")
+        claims, keys = await self._secrets.verify(token)
+        return _Verified(self._user(claims), self._end(claims), self._secrets, keys)
+
+    def _user(self, claims: Mapping[str, Any]) -> CurrentUser:
+        """Return the user of an HS256 token."""
+        sub, scope = _name(claims, "sub"), claims.get("scope", "")
         if not isinstance(scope, str):
-            raise _refuse("The scope claim must be a string")
-        expires_at = claims.get("exp")
-        life = int(expires_at) if expires_at is not None else self._clock() + _LIFE_WITHOUT_EXP
-        if self._clock() >= life:  # python-jose lets it pass for this one second (RFC 7519 §4.1.4: on or after)
-            raise _refuse("The token has expired")
-        user = CurrentUser(sub, frozenset(scope.split()), self._digests.label("owner", sub))
-        return user, life
+            raise refuse("The scope claim must be a string")
+        scopes = frozenset(scope.split())
+        return CurrentUser(
+            sub=sub,
+            owns=sub,
+            scopes=scopes,
+            logged={self._account: self._digests.label(self._account, sub)},
+            subject=sub,
+            client=_client(claims),
+            only=self._only(scopes),
+        )
 
-    def _claims(self, token: str, keys: tuple[str, ...]) -> dict[str, Any]:
-        settings = self._settings
-        options = {
-            "require_sub": True,
-            "require_exp": settings.jwt_require_exp,
-            # python-jose lets a token without aud or iss pass even where one is expected.
-            "require_aud": settings.jwt_audience is not None,
-            "require_iss": settings.jwt_issuer is not None,
-            "verify_aud": settings.jwt_audience is not None,
-        }
-        reason: Exception | None = None
-        for key in keys:
-            try:
-                claims: dict[str, Any] = jwt.decode(
-                    token,
-                    key,
-                    # Without this python-jose takes any algorithm of the key's family.
-                    algorithms=["HS256"],
-                    audience=settings.jwt_audience,
-                    issuer=settings.jwt_issuer,
-                    options=options,
-                )
-            # Overflow: `"exp": 1e400`. TypeError and AttributeError: claims of a wrong type.
-            except (JWTError, OverflowError, TypeError, ValueError, AttributeError) as error:
-                # A wrong key is the least telling of several reasons.
-                if reason is None or "Signature verification failed" not in str(error):
-                    reason = error
-            else:
-                if "crit" in jwt.get_unverified_header(token):
-                    raise _refuse("The token has extensions that are not understood")  # RFC 7515 §4.1.11
-                return claims
-        raise _refuse(_describe(reason)) from None
+    def _user_of(self, issued: Issued, claims: Mapping[str, Any]) -> CurrentUser:
+        """Return the user of an issuer's token."""
+        issuer = issued.issuer
+        subject = _name(claims, issuer.subject_claim)
+        sub = subject if issuer.bare_subjects else f"{issued.name}\n{subject}"
+        owns: str | None = sub
+        if issuer.owner_claim is not None:
+            owns = None
+            if claims.get(issuer.owner_claim) is not None:
+                owns = f"{issued.name}\n{issuer.owner_claim}\n{_name(claims, issuer.owner_claim)}"
+        if max(len(sub), len(owns or "")) > MAX_ACCOUNT:
+            raise refuse(f"The names in the token are together longer than {MAX_ACCOUNT} characters")
+        logged = {self._account: self._digests.label(self._account, owns or sub)}
+        if owns != sub:
+            logged["actor"] = self._digests.label(self._account, sub)
+        scopes = frozenset(_scopes(claims, issuer.scope_claims))
+        return CurrentUser(
+            sub=sub,
+            owns=owns,
+            scopes=scopes,
+            logged=logged,
+            subject=subject,
+            issuer=issued.name,
+            client=_client(claims),
+            only=self._only(scopes),
+        )
+
+    def _only(self, scopes: frozenset[str]) -> str | None:
+        if self._read_scope is None or self._read_scope not in scopes:
+            return None
+        ours = self._read_scope.partition(":")[0] + ":"
+        return self._read_scope if sum(scope.startswith(ours) for scope in scopes) == 1 else None
+
+    def _end(self, claims: Mapping[str, Any]) -> float:
+        """Return the time when an outcome is forgotten."""
+        now, exp = self._clock(), claims.get("exp")
+        if exp is None:
+            return now + _LIFE_WITHOUT_EXP
+        if now >= int(exp):  # python-jose accepts the token in this second (RFC 7519 §4.1.4: on or after)
+            raise refuse("The token has expired")
+        if exp > now + self._settings.jwt_max_life:
+            raise refuse(f"The token is valid for more than {self._settings.jwt_max_life:,.0f} seconds from now")
+        return int(exp)
 
 
-def _describe(reason: Exception | None) -> str:
-    """Return a sentence for the client: the library's own text may quote the token."""
-    text = str(reason)
-    if "Signature has expired" in text:
-        return "The token has expired"
-    if "not yet valid" in text:
-        return "The token is not valid yet"
-    if "audience" in text.lower():
-        return "The token is for another audience"
-    if "issuer" in text.lower():
-        return "The token is from another issuer"
-    if "missing required key" in text:
-        return "The token lacks a required claim"
-    return "The token is not valid"
+def _name(claims: Mapping[str, Any], claim: str) -> str:
+    """Return the claim with a name of the subject or the owner."""
+    name = claims.get(claim)
+    if not isinstance(name, str) or len(name) > MAX_SUB or not is_line(name):
+        raise refuse(f"The {claim} claim must be 1 to {MAX_SUB} printable characters")
+    return name
+
+
+def _scopes(claims: Mapping[str, Any], names: Sequence[str]) -> Iterator[str]:
+    for name in names:
+        match claims.get(name):
+            case None:
+                pass
+            case str(text):
+                yield from map(_scope, text.split())
+            case list(items) if all(isinstance(item, str) for item in items):
+                yield from map(_scope, items)
+            case _:
+                raise refuse(f"The {name} claim must be a string or an array of strings")
+
+
+def _scope(text: str) -> str:
+    """Return a scope as it is, and `service/right` as `service:right`: Amazon Cognito can write only the first."""
+    return text if ":" in text else text.replace("/", ":", 1)
+
+
+def _client(claims: Mapping[str, Any]) -> str | None:
+    found = (claims.get(name) for name in _CLIENT)
+    return next((name for name in found if isinstance(name, str) and len(name) <= MAX_SUB and is_line(name)), None)
 
 
 class _Bearer(HTTPBearer):
@@ -176,7 +253,8 @@ class _Bearer(HTTPBearer):
         return user
 
 
-User = Annotated[
-    CurrentUser,
-    Security(_Bearer(scheme_name="bearer", bearerFormat="JWT", description="A JWT whose `sub` is the owner.")),
-]
+bearer = _Bearer(scheme_name="bearer", bearerFormat="JWT", description="A JWT (RFC 7519) of an accepted issuer.")
+"""For `Security(bearer, scopes=[…])`, on an operation that takes only tokens with these scopes."""
+
+User = Annotated[CurrentUser, Security(bearer)]
+"""The account of the request's token."""

@@ -1,4 +1,4 @@
-"""What a request handler works with, beside the request."""
+"""The application's long-lived parts, for request handlers."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,31 +7,28 @@ from fastapi import Depends, Request
 
 from shared.auth import Authenticator
 from shared.digests import Digests
-from shared.mongo import Mongo
-from shared.postgres import Postgres
-from shared.settings import Settings
+from shared.http.bounds import Bounds
 from shared.signing import Signer
+from shared.stores.mongo import Mongo
+from shared.stores.postgres import Postgres
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The application's long-lived parts, made once by `create_app`."""
+    """The long-lived parts; the product adds its own in a subclass."""
 
-    settings: Settings
     postgres: Postgres
     mongo: Mongo
     authenticator: Authenticator
     digests: Digests
     signer: Signer
-
-    def log_name(self, name: str) -> str:
-        """Return a person's or twin's name as logs may carry it: itself, or a digest of it."""
-        return name if self.settings.log_names else self.digests.label("name", name)
+    bounds: Bounds
 
 
-async def _context(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
+    """Return the parts of the application that serves this request."""
     context: Context = request.app.state.context
     return context
 
 
-Ctx = Annotated[Context, Depends(_context)]
+Ctx = Annotated[Context, Depends(context_of)]

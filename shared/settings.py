@@ -1,25 +1,42 @@
-"""Every setting of the application; the only reader of the environment."""
+"""The settings of any such service. A product adds its own in a subclass."""
 
 import json
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared.issuers import Issuer, is_secure
 
 MIN_KEY_BYTES = 32
 """RFC 7518 §3.2: an HS256 key is at least as long as the hash's output, 256 bits."""
 
 
 class ConfigurationError(Exception):
-    """A setting is missing or unusable; the text names it and never shows its value."""
+    """A setting is missing or unusable; the text names the setting and never shows its value."""
+
+
+def _long_enough(key: SecretStr) -> SecretStr:
+    if len(key.get_secret_value().encode()) < MIN_KEY_BYTES:
+        raise ValueError(f"a key must have at least {MIN_KEY_BYTES} bytes")
+    return key
+
+
+Key = Annotated[SecretStr, AfterValidator(_long_enough)]
+
+
+def _origin(address: str) -> str:
+    if not is_secure(address) or not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/?", address):
+        raise ValueError("must be an https origin, as https://api.example.com (http only on this machine)")
+    return address.rstrip("/")
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 class Settings(BaseSettings):
-    """Settings, one environment variable each, named like the field in upper case.
-
-    Times are in seconds. Raises `ValidationError` where a value does not fit; `load` turns that
-    into a `ConfigurationError` that is safe to print.
-    """
+    """Settings from environment variables, each with its field's name in upper case; times are in seconds."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True)
 
@@ -29,49 +46,57 @@ class Settings(BaseSettings):
     """`entra`: the password of each new connection is a Microsoft Entra token."""
     postgres_pool_min: int = Field(0, ge=0)
     postgres_pool_max: int = Field(10, ge=1)
+    postgres_pool_reserved: int = Field(4, ge=0)
+    """How many of these connections common work may never hold: half of them are for the most urgent work alone."""
     postgres_pool_idle: float = Field(60, gt=0)
-    """How long an unused connection is kept."""
+    """The life of an unused connection."""
     postgres_acquire_timeout: float = Field(2, gt=0)
-    """How long a request waits for a free connection before it is answered 503."""
+    """How long a request waits for a free connection before the answer is 503."""
     postgres_connect_timeout: float = Field(2, gt=0)
     postgres_command_timeout: float = Field(3, gt=0)
     postgres_statement_cache: int = Field(100, ge=0)
-    """Prepared statements kept a connection; 0 behind PgBouncer."""
+    """Prepared statements per connection; 0 behind PgBouncer."""
 
     mongodb_uri: SecretStr
     mongodb_auth: Literal["uri", "oidc"] = "uri"
     """`oidc`: MONGODB-OIDC with a Microsoft Entra token of the managed identity."""
-    mongodb_database: str = Field("twins", min_length=1, max_length=63)
+    mongodb_database: str = Field(min_length=1, max_length=63)
     mongodb_pool_max: int = Field(20, ge=1)
     mongodb_timeout: float = Field(3, gt=0)
-    """Bound of one operation, the search for a server included."""
+    """Limit of one operation, including the search for a server."""
 
-    jwt_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = ()
-    """HS256 keys: one, or a JSON array of them for rotation, where the first signs."""
+    jwt_secrets: Annotated[tuple[Key, ...], NoDecode] = ()
+    """One HS256 key, or a JSON array of keys for rotation; the first signs."""
+    auth_issuers: Annotated[tuple[Issuer, ...], NoDecode] = ()
+    """A JSON array of the identity providers whose tokens are accepted, beside HS256 or alone."""
     jwt_audience: str | None = None
     jwt_issuer: str | None = None
     jwt_require_exp: bool = True
-    digest_key: SecretStr
-    """Keys the digests that stand in for owners in logs and erasures, and seals cursors."""
-    receipt_keys: SecretStr | None = None
-    """EC P-256 private keys as a JWK or a JSON array of them; the first signs, all are published."""
+    jwt_max_life: float = Field(172_800, gt=0)
+    """How far away the end of a token may be: a stolen token without such a bound is one for ever."""
+    jwt_nbf_leeway: float = Field(10, ge=0, le=300)
+    """How long before its `nbf` a token is accepted: the clock of its issuer may be ahead of ours."""
+    digest_key: Key
+    """Keys the digests of account names, and the seals of cursors."""
 
     key_vault_url: str | None = None
-    """Where set, `jwt_secrets` and `receipt_keys` are read and refreshed from this vault."""
-    key_vault_jwt_secret: str = "jwt-secret"  # noqa: S105 - the name of a secret
-    key_vault_receipt_secret: str = "receipt-key"  # noqa: S105 - the name of a secret
+    """Where set, keys come from this vault, with refreshes, and not from the environment."""
+    key_vault_jwt_secret: str | None = Field(
+        default_factory=lambda given: None if given.get("auth_issuers") else "jwt-secret"
+    )
+    """The secret with the HS256 keys; none by default where tokens come from issuers."""
     key_vault_refresh: float = Field(300, gt=0)
+    key_vault_max_age: float = Field(3600, gt=0)
+    """The age from which no HS256 key from the vault verifies: the vault may have disabled it since."""
     azure_client_id: str | None = None
-    """The user-assigned managed identity to sign in with."""
+    """The user-assigned managed identity that signs in."""
 
-    erasure_second_sweep: float = Field(300, ge=0)
-    """How long after the first sweep of an erasure the second runs."""
+    public_url: Origin | None = None
+    """The origin at which callers reach this service. Never taken from a request, whose sender chooses `Host`."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    log_names: bool = True
-    """False: logs carry a keyed digest in place of each twin's name."""
     applicationinsights_connection_string: SecretStr | None = None
-    """Where set, telemetry is exported to Azure Monitor."""
+    """Where set, telemetry goes to Azure Monitor."""
 
     @field_validator("jwt_secrets", mode="before")
     @classmethod
@@ -88,41 +113,70 @@ class Settings(BaseSettings):
             raise ValueError("must be one secret or a JSON array of strings")
         return tuple(keys)
 
-    @field_validator("jwt_secrets")
+    @field_validator("auth_issuers", mode="before")
     @classmethod
-    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(key.get_secret_value().encode()) < MIN_KEY_BYTES for key in value):
-            raise ValueError(f"every key must have at least {MIN_KEY_BYTES} bytes (RFC 7518 §3.2)")
-        return value
+    def _rows(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("must be a JSON array of objects") from None
 
-    @field_validator("digest_key")
-    @classmethod
-    def _digest_key_long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value().encode()) < MIN_KEY_BYTES:
-            raise ValueError(f"must have at least {MIN_KEY_BYTES} bytes")
-        return value
+    @model_validator(mode="after")
+    def _common_work_has_connections(self) -> Self:
+        if self.postgres_pool_reserved >= self.postgres_pool_max:
+            raise ValueError("POSTGRES_POOL_RESERVED must be less than POSTGRES_POOL_MAX")
+        return self
 
     @model_validator(mode="after")
     def _some_source_of_keys(self) -> Self:
-        if self.key_vault_url is None:
-            if not self.jwt_secrets:
-                raise ValueError("set JWT_SECRETS or KEY_VAULT_URL: there is no key to verify tokens with")
-            if self.receipt_keys is None:
-                raise ValueError("set RECEIPT_KEYS or KEY_VAULT_URL: there is no key to sign receipts with")
+        if not self.takes_hs256 and not self.auth_issuers:
+            raise ValueError("set JWT_SECRETS, KEY_VAULT_URL or AUTH_ISSUERS: there is no key to verify tokens with")
+        return self
+
+    @model_validator(mode="after")
+    def _issuers_do_not_meet(self) -> Self:
+        names = [name for issuer in self.auth_issuers for name in issuer.names]
+        if len(set(names)) < len(names):
+            raise ValueError("AUTH_ISSUERS has an issuer twice")
+        if self.jwt_issuer in names:
+            raise ValueError("JWT_ISSUER, of HS256 tokens, is an issuer of AUTH_ISSUERS too")
+        bare = sum(issuer.bare_subjects for issuer in self.auth_issuers)
+        if bare > 1:
+            raise ValueError("only one issuer of AUTH_ISSUERS may have bare_subjects")
+        if bare and self.takes_hs256:
+            raise ValueError("bare_subjects in AUTH_ISSUERS are the accounts of HS256 tokens, which must be off")
+        return self
+
+    @property
+    def takes_hs256(self) -> bool:
+        """Whether HS256 tokens are accepted."""
+        in_vault = self.key_vault_url is not None and self.key_vault_jwt_secret is not None
+        return in_vault or bool(self.jwt_secrets)
+
+    @model_validator(mode="after")
+    def _keys_live_longer_than_their_refresh(self) -> Self:
+        if self.key_vault_max_age < 2 * self.key_vault_refresh:
+            raise ValueError("KEY_VAULT_MAX_AGE must be at least twice KEY_VAULT_REFRESH")
         return self
 
 
-def load() -> Settings:
-    """Read the settings from the environment.
-
-    Raises:
-        ConfigurationError: names each variable that is missing or does not fit.
-    """
+def load[S: Settings](kind: type[S]) -> S:
+    """Read settings from the environment; raises `ConfigurationError`, which names each bad or missing variable."""
     try:
-        return Settings()
+        return kind()
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(str(part) for part in item['loc'][:1]).upper() or 'settings'}: {item['msg']}"
+            f"{_place(item['loc'])}: {item['msg']}"
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         )
         raise ConfigurationError(f"Unusable configuration. {problems}") from None
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """Return a place as the operator knows it, such as `AUTH_ISSUERS[0].audience`."""
+    if not loc:
+        return "settings"
+    name, *inside = loc
+    return str(name).upper() + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside)

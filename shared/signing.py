@@ -1,4 +1,4 @@
-"""ES256 signatures that others verify from our JWKS (RFC 7515, 7517, 7518)."""
+"""ES256 signatures, and the JWKS that verifies them (RFC 7515, 7517, 7518)."""
 
 import base64
 import hashlib
@@ -8,8 +8,8 @@ from typing import Any
 from jose import jwk, jws
 from jose.exceptions import JOSEError
 
-from shared.auth import Keys
-from shared.errors import Unavailable
+from shared.http.problems import Unavailable
+from shared.tokens import Keys
 
 _PUBLIC = ("kty", "crv", "x", "y")
 
@@ -19,11 +19,7 @@ class SigningKeyError(ValueError):
 
 
 def parse_keys(texts: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return the JWKs in `texts`, each of which holds one or a JSON array of them, without repeats.
-
-    Raises:
-        SigningKeyError: a text is not that, or a key is not EC P-256.
-    """
+    """Return the JWKs without duplicates; each text is one JWK or a JSON array of them, or `SigningKeyError`."""
     found: dict[str, dict[str, str]] = {}
     for text in texts:
         try:
@@ -39,7 +35,7 @@ def parse_keys(texts: tuple[str, ...]) -> list[dict[str, str]]:
 
 
 class Signer:
-    """Signs with the first private key, and publishes the public half of every key."""
+    """Signs with the first private key, and publishes the public part of every key."""
 
     def __init__(self, source: Keys) -> None:
         self._source = source
@@ -47,11 +43,7 @@ class Signer:
         self._keys: list[dict[str, str]] = []
 
     async def sign(self, payload: dict[str, Any], typ: str) -> str:
-        """Return a compact JWS of `payload` as JSON; `typ` says what it is (RFC 8725 §3.11).
-
-        Raises:
-            Unavailable: there is no key to sign with.
-        """
+        """Return a compact JWS of `payload` as JSON, of type `typ` (RFC 8725 §3.11); raises `Unavailable`."""
         key = next((key for key in await self._load() if "d" in key), None)
         if key is None:
             raise Unavailable("There is no key to sign with.")
@@ -60,7 +52,7 @@ class Signer:
         return signed
 
     async def jwks(self) -> dict[str, Any]:
-        """Return the JSON Web Key Set of all keys, old ones included."""
+        """Return the JSON Web Key Set of all keys, including old ones."""
         return {
             "keys": [
                 {name: key[name] for name in _PUBLIC} | {"kid": _thumbprint(key), "use": "sig", "alg": "ES256"}

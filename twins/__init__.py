@@ -1,1 +1,3 @@
-"""The product: one folder a resource, the same file names in each."""
+"""The product: one folder for each resource, with the name of its URL segment. May use `shared`."""
+
+VERSION = "0.1.0"

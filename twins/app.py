@@ -1,100 +1,104 @@
-"""`create_app`: wires the parts together, and nothing else."""
+"""`create_app`, which only connects the parts."""
 
+import asyncio
 from functools import partial
 
-from fastapi import FastAPI
-
-from shared import logs, telemetry
-from shared.asgi import Shell
-from shared.auth import Authenticator, Keys, StaticKeys
-from shared.azure import EntraToken, VaultSecret, mongo_options
-from shared.context import Context
+from shared import logging, telemetry
+from shared.auth import Authenticator
+from shared.azure.identity import EntraToken, VaultSecret, mongo_options
 from shared.digests import Digests
-from shared.docs import add_docs
-from shared.errors import add_handlers
-from shared.mongo import Mongo
-from shared.postgres import Postgres
-from shared.settings import ConfigurationError, Settings, load
+from shared.http.application import Application
+from shared.settings import ConfigurationError
 from shared.signing import Signer, SigningKeyError, parse_keys
-from twins import maintenance
-from twins.consent import routes as consent
-from twins.erasure import routes as erasure
-from twins.health import routes as health
-from twins.persona import routes as persona
-from twins.twin import routes as twin
+from shared.stores.mongo import Mongo
+from shared.stores.postgres import Postgres
+from shared.tokens import Keys, StaticKeys
+from twins import VERSION, maintenance
+from twins.bounds import bounds
+from twins.context import Context
+from twins.decision import service as decision
+from twins.resources import RESOURCES, holders
+from twins.scopes import READ, SCOPES
+from twins.settings import Settings, load
 
-VERSION = "0.1.0"
+_DESCRIPTION = """\
+A twin speaks for a person who agreed to it, for the purposes that the person agreed to. Ask the gate before each use:
+it answers as of that moment, and a no is in effect before it is answered.
 
-_TAGS = {
-    "twins": "AI personas, each of one owner.",
-    "decisions": "The gate: may this twin be used for this purpose, now, and why.",
-    "consents": "What people have agreed to, bound to the exact text they were shown.",
-    "ledger": "Everything that happened to a twin's consent, in a chain that shows tampering.",
-    "persona": "What a twin is like: nested, versioned, compiled to a prompt.",
-    "erasure": "What is erased, and the proof.",
-    "account": "Everything that is stored of you.",
-    "keys": "What signatures are verified with.",
-    "health": "For load balancers and web tests.",
-}
+Errors are problem documents (RFC 9457), each type with a page of its own.
+"""
 
 
-def create_app(settings: Settings | None = None) -> Shell:
-    """Return the ASGI application; opens nothing.
-
-    Raises:
-        ConfigurationError: the environment lacks a setting or has one that cannot be used.
-    """
+def create_app(settings: Settings | None = None) -> Application:
+    """Return the FastAPI application, without opening a store; raises `ConfigurationError`."""
     settings = settings or load()
-    logs.configure(settings.log_level)
-    digests = Digests(settings.digest_key.get_secret_value())
-    keys: Keys
-    receipt_keys: Keys
-    if settings.key_vault_url is None:
-        keys = StaticKeys([key.get_secret_value() for key in settings.jwt_secrets])
-        receipt_keys = StaticKeys(_receipt_keys(settings))
-    else:
-        keys = VaultSecret(settings, settings.key_vault_jwt_secret)
-        receipt_keys = VaultSecret(settings, settings.key_vault_receipt_secret)
-    token = EntraToken(settings)
-    context = Context(
-        settings=settings,
-        postgres=Postgres(settings, token if settings.postgres_auth == "entra" else None),
-        mongo=Mongo(settings, partial(mongo_options, token) if settings.mongodb_auth == "oidc" else dict),
-        authenticator=Authenticator(settings, keys, digests),
-        digests=digests,
-        signer=Signer(receipt_keys),
-    )
-    app = FastAPI(
-        title="Twins",
-        summary="System of record for AI persona twins, with consent that is enforced.",
-        version=VERSION,
-        license_info={"name": "MIT", "identifier": "MIT"},
-        openapi_tags=[{"name": name, "description": description} for name, description in _TAGS.items()],
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        telemetry=telemetry.configure(settings),
-    )
-    app.state.context = context
-    add_handlers(app)
-    # In the order of how often they are asked for, since a path is matched against one after another.
-    for router in (
-        consent.router,
-        twin.router,
-        persona.router,
-        erasure.router,
-        consent.keys_router,
-        health.router,
-    ):
-        # Routes that are included are matched twice, once for their router and once for themselves.
-        app.router.routes.extend(router.routes)
-    add_docs(app)
+    logging.configure(settings.log_level, "twins")
+    keys, receipt_keys = _keys(settings)
+    context = _context(settings, keys, receipt_keys)
+
+    async def start() -> None:
+        # What fails here fails again where it is needed, and is a 503 there until it is up.
+        await asyncio.gather(
+            decision.prepare(context),
+            context.mongo.ping(),
+            receipt_keys.values(),
+            *(() if keys is None else (keys.values(),)),
+            return_exceptions=True,
+        )
 
     async def close() -> None:
         await context.postgres.close()
         await context.mongo.close()
 
-    return Shell(app, close, partial(maintenance.run, context))
+    app = Application(
+        title="Twins",
+        summary="System of record for AI persona twins, with consent that is enforced.",
+        description=_DESCRIPTION,
+        version=VERSION,
+        contact={"name": "The operator of this service"},
+        license_info={"name": "MIT", "identifier": "MIT"},
+        openapi_tags=[{"name": resource.tag, "description": resource.description} for resource in RESOURCES],
+        telemetry=telemetry.configure(settings, "twins"),
+        # FastAPI matches included routes twice: once for their router, and once for themselves.
+        routes=[route for resource in RESOURCES for route in resource.router.routes],
+        scopes=SCOPES,
+        read_scope=READ,
+        drain=partial(maintenance.run, context),
+        close=close,
+        start=start,
+    )
+    app.state.context = context
+    return app
+
+
+def _keys(settings: Settings) -> tuple[Keys | None, Keys]:
+    """Return the keys of HS256, if there are any, and those that sign receipts."""
+    keys: Keys | None = None
+    receipt_keys: Keys
+    if settings.key_vault_url is None:
+        receipt_keys = StaticKeys(_receipt_keys(settings))
+    else:
+        receipt_keys = VaultSecret(settings, settings.key_vault_receipt_secret)
+    if settings.key_vault_url is not None and settings.key_vault_jwt_secret is not None:
+        keys = VaultSecret(settings, settings.key_vault_jwt_secret, max_age=settings.key_vault_max_age)
+    elif settings.jwt_secrets:
+        keys = StaticKeys([key.get_secret_value() for key in settings.jwt_secrets])
+    return keys, receipt_keys
+
+
+def _context(settings: Settings, keys: Keys | None, receipt_keys: Keys) -> Context:
+    token = EntraToken(settings)
+    digests = Digests(settings.digest_key.get_secret_value())
+    return Context(
+        settings=settings,
+        postgres=Postgres(settings, token if settings.postgres_auth == "entra" else None),
+        mongo=Mongo(settings, partial(mongo_options, token) if settings.mongodb_auth == "oidc" else dict),
+        authenticator=Authenticator(settings, keys, digests, account="owner", read_scope=READ),
+        digests=digests,
+        signer=Signer(receipt_keys),
+        bounds=bounds(settings),
+        holders=holders(),
+    )
 
 
 def _receipt_keys(settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m twins.openapi`: write docs/openapi.json, or with `--check` fail where it is not current."""
+"""`python -m twins.openapi`: write docs/openapi.json, or with `--check` fail if the file is not current."""
 
 import json
 import sys
@@ -6,17 +6,17 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from shared.settings import Settings
 from twins.app import create_app
+from twins.settings import Settings
 
 FILE = Path(__file__).parent.parent / "docs" / "openapi.json"
 
 
 def document() -> str:
-    """Return the OpenAPI document as it is committed."""
+    """Return the text of docs/openapi.json."""
     placeholder = SecretStr("x" * 32)
     settings = Settings.model_construct(postgres_dsn=placeholder, mongodb_uri=placeholder, digest_key=placeholder)
-    return json.dumps(create_app(settings).app.openapi(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(create_app(settings).openapi(), indent=2, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

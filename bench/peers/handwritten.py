@@ -1,17 +1,21 @@
-"""A careful service by hand: Starlette, asyncpg and python-jose, with the statements of ours.
+"""A careful service by hand: Starlette, asyncpg and python-jose, with our statements.
 
-The pool is asyncpg's default, the token is decoded on each request, and nothing is logged.
+The pool is asyncpg's default, and the token is decoded on each request. `app` logs what ours does, as JSON lines of
+python-json-logger: a creation when it begins, and each write when it is done. `silent` logs nothing.
 """
 
 import contextlib
+import logging
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 from jose import JWTError, jwt
 from motor.motor_asyncio import AsyncIOMotorClient
+from pythonjsonlogger.json import JsonFormatter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +24,10 @@ from starlette.routing import Route
 from bench.peers import work
 
 SECRET = os.environ["JWT_SECRETS"]
+
+logger = logging.getLogger(__name__)
+
+type Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 @contextlib.asynccontextmanager
@@ -96,16 +104,52 @@ async def put_persona(request: Request) -> Response:
     return answer(await work.put_persona(state.pool, state.personas, owner, twin_id, body))
 
 
-app = Starlette(
-    routes=[
-        Route("/api/v1/twins", find),
-        Route("/api/v1/twins", create, methods=["POST"]),
-        Route("/api/v1/twins/{twin_id}", get),
-        Route("/api/v1/twins/{twin_id}", patch, methods=["PATCH"]),
-        Route("/api/v1/twins/{twin_id}/decision", gate),
-        Route("/api/v1/twins/{twin_id}/persona", get_persona),
-        Route("/api/v1/twins/{twin_id}/persona", put_persona, methods=["PUT"]),
-    ],
-    exception_handlers={work.Refused: refused},
-    lifespan=lifespan,
-)
+def logged(endpoint: Endpoint, message: str = "Request", initiated: str | None = None) -> Endpoint:
+    async def answer(request: Request) -> Response:
+        started_at = time.perf_counter()
+        named = {}
+        if initiated:
+            named = {"twin_name": (await request.json()).get("twin_name")}
+            logger.info(initiated, extra=named)
+        response = await endpoint(request)
+        extra = named | {
+            "method": request.method,
+            "route": request.scope["route"].path,
+            "status": response.status_code,
+            "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
+        }
+        logger.info(message, extra=extra)
+        return response
+
+    return answer
+
+
+def serve(create: Endpoint, patch: Endpoint, put_persona: Endpoint) -> Starlette:
+    return Starlette(
+        routes=[
+            Route("/api/v1/twins", find),
+            Route("/api/v1/twins", create, methods=["POST"]),
+            Route("/api/v1/twins/{twin_id}", get),
+            Route("/api/v1/twins/{twin_id}", patch, methods=["PATCH"]),
+            Route("/api/v1/twins/{twin_id}/decision", gate),
+            Route("/api/v1/twins/{twin_id}/persona", get_persona),
+            Route("/api/v1/twins/{twin_id}/persona", put_persona, methods=["PUT"]),
+        ],
+        exception_handlers={work.Refused: refused},
+        lifespan=lifespan,
+    )
+
+
+def app() -> Starlette:
+    """Return the peer with its log."""
+    handler = logging.StreamHandler()
+    names = {"levelname": "level", "name": "logger"}
+    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields=names))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    return serve(logged(create, "Twin created", "Twin creation initiated"), logged(patch), logged(put_persona))
+
+
+def silent() -> Starlette:
+    """Return the peer without a log."""
+    return serve(create, patch, put_persona)

@@ -1,4 +1,4 @@
-"""The limit: bare ASGI and asyncpg. No framework, no token, no logging, no checks beyond the work's own."""
+"""The limit: bare ASGI and asyncpg. No framework, no token, no logging, no checks beyond those of the work itself."""
 
 import json
 import os

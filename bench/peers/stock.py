@@ -1,4 +1,4 @@
-"""Our application under the adapter of azure-functions as it is, with the worker's loggers as they are."""
+"""Our application under the unchanged adapter of azure-functions, with the worker's unchanged loggers."""
 
 import azure.functions as func
 

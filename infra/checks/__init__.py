@@ -1,1 +1,1 @@
-"""Checks of the Bicep templates that need no Azure and no Bicep compiler."""
+"""Checks of the Bicep templates that need no Azure."""

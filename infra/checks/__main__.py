@@ -1,28 +1,28 @@
-"""`python -m infra.checks [--checkov PATH]`: every check of the templates that needs no Azure.
+"""`python -m infra.checks [--write]`: check the templates as far as possible without Azure.
 
-Parses each file by pycep, evaluates the templates with both parameter files, runs the rules, and, where
-given, checkov. With a Bicep compiler on PATH it also compiles, lints, and runs the rules on the result.
+Rules run on the stored snapshots. Digests show whether the snapshots belong to the current templates. A Bicep
+compiler, if there is one on PATH or at BICEP, compiles, lints and formats the templates and evaluates new snapshots.
 """
 
 import argparse
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from infra.checks import arm, rules, sources
-from infra.checks.bicep import BicepSyntaxError
-from infra.checks.evaluate import deployment
-from infra.checks.resources import Deployment
+from infra.checks import rules
+from infra.checks.deployment import FOLDER, read
 
-FOLDER = Path(__file__).resolve().parent.parent
-
-ENVIRONMENT = {
-    "TWINS_JWT_SECRET": "given",
+DIGESTS = "snapshots.sha256"
+FIRST_DEPLOYMENT = {
+    "TWINS_JWT_SECRET": "given",  # nosec B105  # a stand-in
     "TWINS_DIGEST_KEY": "given",
     "TWINS_RECEIPT_KEY": "given",
     "TWINS_GITHUB_REPOSITORY": "owner/name",
@@ -30,132 +30,120 @@ ENVIRONMENT = {
     "TWINS_OPERATOR_OBJECT_ID": "00000000-0000-0000-0000-000000000001",
     "TWINS_OPERATOR_ADDRESS": "192.0.2.1",
     "TWINS_PUBLIC_URL": "https://twins.example",
+    "TWINS_ROLLING_UPDATES": "true",
 }
-"""Of a first deployment; with none of it the templates are those of a later one."""
+"""Stand-ins for the variables of the parameter files. A later deployment may set none of them."""
 
-
-def say(line: str) -> None:
-    """Write one line to standard output."""
-    sys.stdout.write(f"{line}\n")
+# Without a place, names stay expressions.
+PLACE = ["--subscription-id", "00000000-0000-0000-0000-000000000000", "--resource-group", "twins"]
+PLACE += ["--location", "westeurope", "--deployment-name", "twins"]
 
 
 def main() -> int:
-    """Print one line a check and each problem; return 1 where there is one."""
-    arguments = argparse.ArgumentParser(prog="python -m infra.checks", description=__doc__)
-    arguments.add_argument("--checkov", type=Path, help="the checkov program, in an environment of its own")
-    checkov: Path | None = arguments.parse_args().checkov
-    checks: dict[str, Callable[[], list[str]]] = {
-        "pycep parses every file": lambda: parsed(FOLDER),
-        "sources": lambda: sources.problems(FOLDER),
-        "rules, as Bicep": lambda: evaluated(FOLDER),
-    }
-    if checkov is not None:
-        checks["checkov"] = lambda: run_checkov(checkov, FOLDER)
-    if compiler := find_compiler():
-        checks["compiled, linted; rules, as ARM JSON"] = lambda: compiled(compiler, FOLDER)
-    failed = False
-    for name, check in checks.items():
-        found = check()
-        say(f"{'FAILED' if found else 'ok':8}{name}")
-        for problem in found:
-            say(f"        {problem}")
-        failed = failed or bool(found)
-    if not compiler:
-        say("        no Bicep compiler on PATH: nothing was compiled")
-    return int(failed)
+    """Print one line for each check and each problem; return 1 if there is a problem."""
+    parser = argparse.ArgumentParser(prog="python -m infra.checks", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="write the snapshots and their digests first")
+    write_first, named = parser.parse_args().write, os.environ.get("BICEP")
+    bicep = shutil.which(named or "bicep")
+    if bicep is None and (write_first or named):
+        sys.exit(f"{named or 'bicep'}: no such program. Put the Bicep compiler on PATH, or its path into BICEP.")
+    if bicep and write_first:
+        write(bicep, FOLDER)
+    checks = {"the snapshots are of these templates": stale(FOLDER), "rules": broken(FOLDER)}
+    if bicep:
+        checks["compiled, linted, formatted, evaluated anew"] = compiled(bicep, FOLDER)
+    for name, problems in checks.items():
+        print(f"{'FAILED' if problems else 'ok':8}{name}", *problems, sep="\n        ")
+    if not bicep:
+        print("        no Bicep compiler: nothing was compiled")
+    return int(any(checks.values()))
 
 
-def parsed(folder: Path) -> list[str]:
-    """Return the files that pycep cannot parse: checkov, which uses it, would silently pass them."""
-    from pycep import BicepParser  # noqa: PLC0415 - it builds its grammar, for 12 s, when first used
-
-    parser, problems = BicepParser(), list[str]()
-    for path in sorted(folder.rglob("*.bicep")):
-        try:
-            parser.parse(text=path.read_text())
-        except Exception as error:  # noqa: BLE001 - whatever it raises
-            problems.append(f"{path.relative_to(folder)}: {error}".splitlines()[0])
-    return problems
-
-
-def evaluated(folder: Path) -> list[str]:
-    """Return what breaks a rule, for each parameter file, first and later deployment."""
-    return [
-        f"{path.name}, {when}: {problem}"
-        for path in sorted(folder.glob("*.bicepparam"))
-        for when, environment in (("later", {}), ("first", ENVIRONMENT))
-        for problem in _evaluated(path, environment)
-    ]
-
-
-def _evaluated(path: Path, environment: dict[str, str]) -> list[str]:
-    try:
-        return rules.problems(deployment(path, environment))
-    except BicepSyntaxError as error:
-        return [str(error)]
-
-
-def run_checkov(program: Path, folder: Path) -> list[str]:
-    """Return what checkov finds. It exits 0 when it cannot parse a file, so its report is read."""
-    command = [str(program), "--directory", str(folder), "--framework", "bicep", "--output", "json"]
-    done = subprocess.run([*command, "--skip-download"], capture_output=True, text=True, check=False)  # noqa: S603
-    try:
-        report: dict[str, Any] = json.loads(done.stdout)
-        summary, results = report["summary"], report["results"]
-    except (ValueError, KeyError, TypeError):
-        return [f"no report: {(done.stderr or done.stdout).strip()[-500:]}"]
-    problems = [
-        f"{found['check_id']} {found['check_name']}: {found['resource']} in {found['file_path']}"
-        for found in results["failed_checks"]
-    ]
-    if summary["parsing_errors"]:
-        problems.append(f"{summary['parsing_errors']} files could not be parsed")
-    if not summary["passed"]:
-        problems.append("nothing was checked")
-    return problems
-
-
-def find_compiler() -> list[str] | None:
-    """Return the command of a Bicep compiler on PATH, None where there is none."""
-    if bicep := shutil.which("bicep"):
-        return [bicep]
-    if az := shutil.which("az"):
-        done = subprocess.run([az, "bicep", "version"], capture_output=True, check=False)  # noqa: S603
-        return [az, "bicep"] if done.returncode == 0 else None
-    return None
-
-
-def compiled(compiler: list[str], folder: Path) -> list[str]:
-    """Return what the compiler and its linter say, and what breaks a rule in what they make."""
-    return list(_compiled(compiler, folder))
-
-
-def _compiled(compiler: list[str], folder: Path) -> Iterator[str]:
-    azure_cli = compiler[-1] == "bicep" and len(compiler) > 1
-
-    def run(verb: str, path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        file = ["--file", str(path)] if azure_cli else [str(path)]
-        output = [] if verb == "lint" else ["--stdout"]
-        command = [*compiler, verb, *file, *output]
-        return subprocess.run(  # noqa: S603
-            command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-        )
-
-    linted = run("lint", folder / "main.bicep")
-    yield from (line for line in linted.stderr.splitlines() if "Error" in line or "Warning" in line)
-    built = run("build", folder / "main.bicep")
-    if built.returncode:
-        yield built.stderr.strip()
-        return
-    for path in sorted(folder.glob("*.bicepparam")):
-        done = run("build-params", path, **ENVIRONMENT)
+def write(bicep: str, folder: Path) -> None:
+    """Write a snapshot of each parameter file, its keys sorted, and the digests of all."""
+    for parameters in folder.glob("*.bicepparam"):
+        done = _snapshot(bicep, parameters, FIRST_DEPLOYMENT)
         if done.returncode:
-            yield done.stderr.strip()
-            continue
-        made: Deployment = arm.deployment(
-            path.stem, json.loads(built.stdout), json.loads(json.loads(done.stdout)["parametersJson"])
-        )
-        yield from (f"{path.name}: {problem}" for problem in rules.problems(made))
+            sys.exit(done.stderr)
+        path = parameters.with_suffix(".snapshot.json")
+        path.write_text(json.dumps(json.loads(path.read_text()), indent=2, sort_keys=True) + "\n")
+    (folder / DIGESTS).write_text(digests(folder))
+
+
+def digests(folder: Path) -> str:
+    """Return the SHA-256 of each template and each snapshot, as `sha256sum` writes them."""
+    files = sorted({*_templates(folder), *folder.glob("*.snapshot.json")})
+    return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder)}\n" for path in files)
+
+
+def stale(folder: Path) -> list[str]:
+    """Return the files that have changed since the snapshots were written."""
+    changed = set(digests(folder).splitlines()) ^ set((folder / DIGESTS).read_text().splitlines())
+    names = sorted({line.partition("  ")[2] for line in changed})
+    return [f"{name} has changed: `make infra-snapshot`, with a Bicep compiler" for name in names]
+
+
+def broken(folder: Path) -> list[str]:
+    """Return the broken rules of each snapshot."""
+    snapshots = sorted(folder.glob("*.snapshot.json"))
+    return [f"{path.name}: {problem}" for path in snapshots for problem in rules.problems(read(path))]
+
+
+def compiled(bicep: str, folder: Path) -> list[str]:
+    """Return the compiler's findings, the differences of the snapshots, and the broken rules of a later deployment."""
+    built = _run(bicep, folder, {}, "build", "main.bicep", "--stdout")
+    found = _said(built)
+    if built.returncode == 0:
+        found += misdeclared(json.loads(built.stdout), "main")
+        for parameters in sorted(folder.glob("*.bicepparam")):
+            found += _said(_snapshot(bicep, parameters, FIRST_DEPLOYMENT, "--mode", "validate"))
+        with TemporaryDirectory() as copy:
+            found += _anew(bicep, folder, Path(shutil.copytree(folder, copy, dirs_exist_ok=True)))
+    return list(dict.fromkeys(found))
+
+
+def misdeclared(template: dict[str, Any], name: str) -> Iterator[str]:
+    """Yield each part of a compiled template and its modules without @description, and each secret without @secure."""
+    for entry, declared in {**template.get("parameters", {}), **template.get("outputs", {})}.items():
+        if "description" not in declared.get("metadata", {}):
+            yield f"{name}: {entry} has no @description"
+        # Of names, the linter knows `secret` and `password` only.
+        if re.search("(?i)(secret|password|key)$", entry) and declared["type"] != "securestring":
+            yield f"{name}: {entry} is not @secure, so its value stays in the deployment's history"
+    resources = template["resources"]
+    for resource in resources.values() if isinstance(resources, dict) else resources:
+        if module := resource.get("properties", {}).get("template"):
+            yield from misdeclared(module, resource["name"])
+
+
+def _anew(bicep: str, folder: Path, copy: Path) -> Iterator[str]:
+    _run(bicep, copy, {}, "format", "--pattern", "**/*.bicep*").check_returncode()
+    for path in _templates(folder):
+        if path.read_bytes() != (copy / path.relative_to(folder)).read_bytes():
+            yield f"{path.relative_to(folder)} is not as `bicep format` writes it"
+    for parameters in copy.glob("*.bicepparam"):
+        yield from _said(_snapshot(bicep, parameters, {}))
+    yield from (f"later deployment, {problem}" for problem in broken(copy))
+
+
+def _templates(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.bicep*"))
+
+
+def _snapshot(bicep: str, parameters: Path, given: dict[str, str], *mode: str) -> subprocess.CompletedProcess[str]:
+    return _run(bicep, parameters.parent, given, "snapshot", parameters.name, *PLACE, *mode)
+
+
+def _run(bicep: str, folder: Path, given: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TWINS_")}
+    command = [bicep, *arguments]
+    return subprocess.run(command, cwd=folder, env=kept | given, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    if done.returncode:
+        return [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    return [line for line in done.stderr.splitlines() if " : Info " not in line]
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ param storageGb int
 param highAvailability bool
 
 @description('Object ids of the identities that read and write.')
-param principalIds array
+param principalIds string[]
 
 @description('Object id of a person who migrates too; empty for none.')
 param operatorObjectId string
@@ -62,24 +62,26 @@ resource cluster 'Microsoft.DocumentDB/mongoClusters@2025-09-01' = {
 
 // `root` is the only role that the service gives Entra identities through Azure Resource Manager.
 @batchSize(1)
-resource users 'Microsoft.DocumentDB/mongoClusters/users@2025-09-01' = [for principalId in principalIds: {
-  parent: cluster
-  name: principalId
-  properties: {
-    identityProvider: {
-      type: 'MicrosoftEntraID'
-      properties: {
-        principalType: 'servicePrincipal'
+resource users 'Microsoft.DocumentDB/mongoClusters/users@2025-09-01' = [
+  for principalId in principalIds: {
+    parent: cluster
+    name: principalId
+    properties: {
+      identityProvider: {
+        type: 'MicrosoftEntraID'
+        properties: {
+          principalType: 'servicePrincipal'
+        }
       }
+      roles: [
+        {
+          db: 'admin'
+          role: 'root'
+        }
+      ]
     }
-    roles: [
-      {
-        db: 'admin'
-        role: 'root'
-      }
-    ]
   }
-}]
+]
 
 resource operator 'Microsoft.DocumentDB/mongoClusters/users@2025-09-01' = if (operatorObjectId != '') {
   parent: cluster
@@ -104,7 +106,7 @@ resource operator 'Microsoft.DocumentDB/mongoClusters/users@2025-09-01' = if (op
 }
 
 // 0.0.0.0 lets in every address inside Azure, of other customers too. Only for trying the service out.
-resource fromAzure 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-01' = if (private == false) {
+resource fromAzure 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-01' = if (!private) {
   parent: cluster
   name: 'azure'
   properties: {
@@ -113,7 +115,7 @@ resource fromAzure 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-01'
   }
 }
 
-resource fromOperator 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-01' = if (private == false && operatorAddress != '') {
+resource fromOperator 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-01' = if (!private && operatorAddress != '') {
   parent: cluster
   name: 'operator'
   dependsOn: [
@@ -125,6 +127,7 @@ resource fromOperator 'Microsoft.DocumentDB/mongoClusters/firewallRules@2025-09-
   }
 }
 
+#disable-next-line use-recent-api-versions // There is no newer one.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: cluster
   name: 'logs'

@@ -1,5 +1,5 @@
 // One virtual network: a subnet the app goes out through, one for private endpoints, one for jobs
-// (migrations, deployments) that run inside. Its way out is one fixed address.
+// (migrations, deployments) that run inside. It has one fixed outgoing address.
 
 @description('Name of the deployment.')
 param name string

@@ -64,12 +64,39 @@ var always = [
     value: 'TERSE'
   }
   {
+    // What migrations may create: both serve the search by a part of a name.
+    name: 'azure.extensions'
+    value: 'BTREE_GIN,PG_TRGM'
+  }
+  {
     name: 'log_min_duration_statement'
     value: '1000'
   }
   {
     name: 'log_checkpoints'
     value: 'ON'
+  }
+  {
+    // For everybody a minute: a person whose machine sleeps in a transaction, a standby that has gone without
+    // a word. The app's own limits are shorter, and set on its role by `python -m migrations grant`.
+    name: 'idle_in_transaction_session_timeout'
+    value: '60000'
+  }
+  {
+    name: 'tcp_keepalives_idle'
+    value: '30'
+  }
+  {
+    name: 'tcp_keepalives_interval'
+    value: '10'
+  }
+  {
+    name: 'tcp_keepalives_count'
+    value: '3'
+  }
+  {
+    name: 'tcp_user_timeout'
+    value: '60000'
   }
 ]
 var pooler = [
@@ -153,21 +180,23 @@ resource store 'Microsoft.DBforPostgreSQL/flexibleServers/databases@2025-08-01' 
 }
 
 @batchSize(1)
-resource configurations 'Microsoft.DBforPostgreSQL/flexibleServers/configurations@2025-08-01' = [for parameter in parameters: {
-  parent: server
-  name: parameter.name
-  dependsOn: [
-    store
-  ]
-  properties: {
-    value: parameter.value
-    source: 'user-override'
+resource configurations 'Microsoft.DBforPostgreSQL/flexibleServers/configurations@2025-08-01' = [
+  for parameter in parameters: {
+    parent: server
+    name: parameter.name
+    dependsOn: [
+      store
+    ]
+    properties: {
+      value: parameter.value
+      source: 'user-override'
+    }
   }
-}]
+]
 
 // 0.0.0.0 lets in every address inside Azure, of other customers too; the site's is not fixed. Only
 // for trying the service out: a token of the right identity is still needed.
-resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2025-08-01' = if (private == false) {
+resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2025-08-01' = if (!private) {
   parent: server
   name: 'azure'
   dependsOn: [
@@ -179,7 +208,7 @@ resource fromAzure 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2025
   }
 }
 
-resource fromOperator 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2025-08-01' = if (private == false && operatorAddress != '') {
+resource fromOperator 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2025-08-01' = if (!private && operatorAddress != '') {
   parent: server
   name: 'operator'
   dependsOn: [
@@ -191,6 +220,7 @@ resource fromOperator 'Microsoft.DBforPostgreSQL/flexibleServers/firewallRules@2
   }
 }
 
+#disable-next-line use-recent-api-versions // There is no newer one.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: server
   name: 'logs'

@@ -1,5 +1,5 @@
 // Every role assignment, each on one resource and none on the resource group. The migration identity
-// has none: all it may do, the two stores know.
+// has none: the two stores hold all its rights.
 
 @description('Object id of the serving identity.')
 param appPrincipalId string
@@ -18,7 +18,7 @@ param insightsName string
 
 // Reads secret values and versions.
 var keyVaultSecretsUser = '4633458b-17de-408a-b874-0445c86b69e6'
-// What the Functions host asks for on its own storage account.
+// The Functions host needs this on its own storage account.
 var storageBlobDataOwner = 'b7e6dc6d-f1e8-4753-8033-0f276bb0955b'
 // Sends telemetry.
 var monitoringMetricsPublisher = '3913510d-42f4-4e42-8a64-420c390055eb'

@@ -1,5 +1,6 @@
 // The function app on Flex Consumption. Its settings are all here; the runtime, the worker count and
 // the package are not settings on this plan.
+import { issuer } from 'types.bicep'
 
 @description('Name of the site.')
 param name string
@@ -49,6 +50,9 @@ param maximumInstances int
 @description('Requests that one instance serves at once.')
 param requestsPerInstance int
 
+@description('A new package replaces instances one by one.')
+param rollingUpdates bool
+
 @description('Host of PostgreSQL.')
 param postgresHost string
 
@@ -73,6 +77,21 @@ param jwtAudience string
 @description('Expected `iss` of bearer tokens.')
 param jwtIssuer string
 
+@description('Days after which no backup and no log is left.')
+param backupRetentionDays int
+
+@description('Days for which the journal of refusals and erasures is kept: longer than any backup.')
+param journalRetentionDays int
+
+@description('Identity providers whose tokens are accepted, each an object as README.md describes it.')
+param authIssuers issuer[]
+
+@description('Origin at which callers reach the site; empty where none is known.')
+param publicUrl string
+
+@description('HS256 tokens are accepted too.')
+param hs256 bool
+
 var settings = {
   // Of the Functions host and its Python worker
   AzureWebJobsStorage__accountName: storageName
@@ -80,13 +99,14 @@ var settings = {
   AzureWebJobsStorage__clientId: identityClientId
   APPLICATIONINSIGHTS_AUTHENTICATION_STRING: 'ClientId=${identityClientId};Authorization=AAD'
   PYTHON_APPLICATIONINSIGHTS_ENABLE_TELEMETRY: 'true'
-  // What the worker would instrument of itself. Its spans of FastAPI carry queries, where a filter may be a twin's name.
-  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: 'azure_sdk,django,fastapi,flask,psycopg2,requests,urllib,urllib3'
+  // Libraries that the worker would instrument. Its spans of FastAPI carry queries, and a filter may be a twin's name.
+  OTEL_PYTHON_DISABLED_INSTRUMENTATIONS: 'azure_sdk,django,fastapi,flask,httpx,psycopg2,requests,urllib,urllib3'
   // Of the application
   POSTGRES_DSN: 'postgresql://${postgresRole}@${postgresHost}:${pgBouncer ? 6432 : 5432}/${postgresDatabase}?sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt'
   POSTGRES_AUTH: 'entra'
   POSTGRES_POOL_MIN: '0'
   POSTGRES_POOL_MAX: string(postgresPoolMax)
+  POSTGRES_POOL_RESERVED: '4'
   POSTGRES_POOL_IDLE: '60'
   POSTGRES_ACQUIRE_TIMEOUT: '2'
   POSTGRES_CONNECT_TIMEOUT: '5'
@@ -98,23 +118,35 @@ var settings = {
   MONGODB_DATABASE: 'twins'
   MONGODB_POOL_MAX: '20'
   MONGODB_TIMEOUT: '5'
+  AUTH_ISSUERS: empty(authIssuers) ? '' : string(authIssuers)
   JWT_AUDIENCE: jwtAudience
   JWT_ISSUER: jwtIssuer
   JWT_REQUIRE_EXP: 'true'
+  JWT_MAX_LIFE: '172800'
+  JWT_NBF_LEEWAY: '10'
   DIGEST_KEY: '@Microsoft.KeyVault(VaultName=${vaultName};SecretName=digest-key)'
   KEY_VAULT_URL: vaultUrl
-  KEY_VAULT_JWT_SECRET: 'jwt-secret'
+  KEY_VAULT_JWT_SECRET: hs256 ? 'jwt-secret' : ''
   KEY_VAULT_RECEIPT_SECRET: 'receipt-key'
   KEY_VAULT_REFRESH: '300'
+  KEY_VAULT_MAX_AGE: '3600'
   AZURE_CLIENT_ID: identityClientId
   ERASURE_SECOND_SWEEP: '300'
+  BACKUP_RETENTION_DAYS: string(backupRetentionDays)
+  JOURNAL_RETENTION_DAYS: string(journalRetentionDays)
+  ACCOUNT_REQUESTS: '16'
+  ACCOUNT_DECISIONS: '32'
+  ACCOUNT_NOES: '8'
+  ACCOUNT_TWINS: '1000000'
+  ACCOUNT_VERSIONS: '5000000'
+  ACCOUNT_BYTES: '10737418240'
+  PUBLIC_URL: publicUrl
   LOG_LEVEL: 'INFO'
   LOG_NAMES: 'false'
   APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnectionString
 }
 
-resource plan 'Microsoft.Web/serverfarms@2025-05-01' = {
-  // checkov:skip=CKV_AZURE_225:checkov does not evaluate the zone parameter; production_survives_a_zone does
+resource plan 'Microsoft.Web/serverfarms@2025-03-01' = {
   name: name
   location: location
   kind: 'functionapp'
@@ -128,11 +160,7 @@ resource plan 'Microsoft.Web/serverfarms@2025-05-01' = {
   }
 }
 
-resource site 'Microsoft.Web/sites@2025-05-01' = {
-  // checkov:skip=CKV_AZURE_222:checkov does not evaluate the network parameter; private_means_closed does
-  // checkov:skip=CKV_AZURE_17:callers show bearer tokens; certificates would shut out those callers
-  // checkov:skip=CKV_AZURE_212:Flex Consumption counts always-ready instances instead; flex_consumption does look at those
-  // checkov:skip=CKV_AZURE_213:health checks do nothing on Flex Consumption; availability tests and alerts take their place
+resource site 'Microsoft.Web/sites@2025-03-01' = {
   name: name
   location: location
   kind: 'functionapp,linux'
@@ -179,9 +207,8 @@ resource site 'Microsoft.Web/sites@2025-05-01' = {
         }
       }
       // The default ends requests that are under way.
-      siteUpdateStrategy: {
-        type: 'RollingUpdate'
-      }
+      #disable-next-line BCP037 // The service documents it for 2024-11-01 and later; the types of no version have it.
+      siteUpdateStrategy: rollingUpdates ? { type: 'RollingUpdate' } : null
     }
     siteConfig: {
       minTlsVersion: '1.2'
@@ -189,15 +216,17 @@ resource site 'Microsoft.Web/sites@2025-05-01' = {
       ftpsState: 'Disabled'
       http20Enabled: true
       remoteDebuggingEnabled: false
-      appSettings: [for setting in items(settings): {
-        name: setting.key
-        value: setting.value
-      }]
+      appSettings: [
+        for setting in items(settings): {
+          name: setting.key
+          value: setting.value
+        }
+      ]
     }
   }
 }
 
-resource noFtpPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-05-01' = {
+resource noFtpPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: site
   name: 'ftp'
   properties: {
@@ -205,7 +234,7 @@ resource noFtpPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2
   }
 }
 
-resource noScmPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-05-01' = {
+resource noScmPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2025-03-01' = {
   parent: site
   name: 'scm'
   properties: {
@@ -213,6 +242,7 @@ resource noScmPassword 'Microsoft.Web/sites/basicPublishingCredentialsPolicies@2
   }
 }
 
+#disable-next-line use-recent-api-versions // There is no newer one.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: site
   name: 'logs'

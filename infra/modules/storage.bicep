@@ -18,9 +18,6 @@ param zoneRedundant bool
 param workspaceId string
 
 resource storage 'Microsoft.Storage/storageAccounts@2025-01-01' = {
-  // checkov:skip=CKV_AZURE_35:checkov does not evaluate the network parameter; private_means_closed does
-  // checkov:skip=CKV_AZURE_43:checkov takes the name of now this module, now that; names_are_allowed works it out
-  // checkov:skip=CKV_AZURE_206:checkov does not evaluate the zone parameter; production_survives_a_zone does. Packages and leases are made anew elsewhere
   name: name
   location: location
   kind: 'StorageV2'
@@ -66,6 +63,7 @@ resource packages 'Microsoft.Storage/storageAccounts/blobServices/containers@202
   }
 }
 
+#disable-next-line use-recent-api-versions // There is no newer one.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: blobs
   name: 'logs'

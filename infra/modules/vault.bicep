@@ -1,4 +1,4 @@
-// The secrets nobody can do without: what signs tokens and receipts, and what keys digests.
+// The secrets of the service: the keys that sign tokens and receipts, and the key of the digests.
 
 @description('Name: 3 to 24 letters, digits and hyphens.')
 @minLength(3)
@@ -33,7 +33,6 @@ param now string
 var expires = dateTimeToEpoch(dateTimeAdd(now, 'P1Y'))
 
 resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
-  // checkov:skip=CKV_AZURE_109:checkov does not evaluate the network parameter; private_means_closed does
   name: name
   location: location
   properties: {
@@ -58,8 +57,6 @@ resource vault 'Microsoft.KeyVault/vaults@2024-11-01' = {
 }
 
 resource jwt 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (jwtSecret != '') {
-  // checkov:skip=CKV_AZURE_41:checkov does not look inside a conditional resource; secrets_are_kept does
-  // checkov:skip=CKV_AZURE_114:checkov does not look inside a conditional resource; secrets_are_kept does
   parent: vault
   name: 'jwt-secret'
   properties: {
@@ -73,8 +70,6 @@ resource jwt 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (jwtSecret != '
 }
 
 resource digest 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (digestKey != '') {
-  // checkov:skip=CKV_AZURE_41:checkov does not look inside a conditional resource; secrets_are_kept does
-  // checkov:skip=CKV_AZURE_114:checkov does not look inside a conditional resource; secrets_are_kept does
   parent: vault
   name: 'digest-key'
   properties: {
@@ -88,8 +83,6 @@ resource digest 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (digestKey !
 }
 
 resource receipt 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (receiptKey != '') {
-  // checkov:skip=CKV_AZURE_41:checkov does not look inside a conditional resource; secrets_are_kept does
-  // checkov:skip=CKV_AZURE_114:checkov does not look inside a conditional resource; secrets_are_kept does
   parent: vault
   name: 'receipt-key'
   properties: {
@@ -102,6 +95,7 @@ resource receipt 'Microsoft.KeyVault/vaults/secrets@2024-11-01' = if (receiptKey
   }
 }
 
+#disable-next-line use-recent-api-versions // There is no newer one.
 resource logs 'Microsoft.Insights/diagnosticSettings@2021-05-01-preview' = {
   scope: vault
   name: 'logs'

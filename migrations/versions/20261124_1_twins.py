@@ -5,7 +5,7 @@ from alembic import op
 revision = "20261124_1"
 down_revision = None
 
-# asyncpg runs one statement an execute; exec_driver_sql, since `:name` would be read as a bind.
+# asyncpg runs one statement per execute; exec_driver_sql, since `:name` would be read as a bind.
 _UP = (
     # Roles belong to the server, not to the database, so this one may be there already.
     """
@@ -16,7 +16,7 @@ _UP = (
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END $$
     """,
-    # Every role may make temporary tables, unless the database's owner says otherwise.
+    # By default every role may create temporary tables.
     """
     DO $$ BEGIN
         EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database());
@@ -55,6 +55,8 @@ _UP = (
         key_hash bytea NOT NULL CONSTRAINT idempotency_keys_pkey PRIMARY KEY,
         request_hash bytea NOT NULL,
         twin_id uuid NOT NULL,
+        -- An HTTP status.
+        -- squawk-ignore prefer-bigint-over-smallint
         status smallint NOT NULL,
         headers jsonb NOT NULL,
         body text,

@@ -16,8 +16,8 @@ from bench.workloads import Workloads
 from devstack.postgres import SUPERUSER
 
 PEERS = [name for name in APPS if name != "ours"]
-ROWS = 5_000
-"""Enough that the last page is not the first."""
+ROWS = 10_000
+"""Enough that the last page is not the first, and that each owner has a hundred twins."""
 DIFFERENT = {"id", "created_at", "updated_at", "evaluated_at", "version", "next_cursor"}
 """What two requests may be told differently."""
 
@@ -58,6 +58,12 @@ def test_a_peer_answers_as_ours_does(apps: dict[str, App], work: Workloads, peer
     assert (found_status, comparable(found)) == (status, comparable(expected))
     assert status in {200, 201}
     assert set(found) == set(expected)
+
+
+def test_a_batch_asks_a_hundred_questions(apps: dict[str, App], work: Workloads) -> None:
+    for request in work.of(apps["ours"], "batch of 100"):
+        answers = workloads.check(apps["ours"], request)["items"]
+        assert [answer["reason"] for answer in answers] == ["granted"] * 100
 
 
 @pytest.mark.parametrize("peer", PEERS)

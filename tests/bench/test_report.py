@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import profiler, report
+from bench import pictures, profiler, report
 
 
 def rounds(*rates: float) -> list[dict[str, float]]:
@@ -46,7 +46,9 @@ def found() -> dict[str, Any]:
             "verifying": rounds(40, 40, 40),
             "verification_s": [2],
         },
+        "tokens": {"HS256": rounds(100, 100, 100), "RS256": rounds(98, 100, 99)},
         "consents": {"1": rounds(100, 100, 100), "10000": rounds(90, 95, 99)},
+        "renewals": {"renewals": 100_000, "ms": {"withdraw": [4.0, 6.0, 5.0], "DELETE": [9.0, 61.0]}},
         "import_ms": {"function_app": [390.0, 400.0, 500.0], "libraries": [300.0, 300.0, 310.0]},
     }
 
@@ -68,6 +70,14 @@ def test_one_slow_round_of_both_sides_changes_nothing(found: dict[str, Any]) -> 
     assert by_name(slow)["gate: ours / hand-written"] == by_name(found)["gate: ours / hand-written"]
 
 
+def test_a_run_from_before_there_were_issuers_has_no_target_of_theirs(found: dict[str, Any]) -> None:
+    name = "gate: tokens of RS256 / of HS256, once verified"
+    assert by_name(found)[name].met
+    before = {key: value for key, value in found.items() if key != "tokens"}
+    assert name not in by_name(before)
+    assert "by tokens of" not in report.page(before)
+
+
 def test_a_target_missed_says_so(found: dict[str, Any]) -> None:
     target = by_name(found)["p99 of the gate while a ledger of 100,000 events is verified / idle"]
     assert target.found == pytest.approx(2.5)
@@ -78,6 +88,15 @@ def test_a_target_missed_says_so(found: dict[str, Any]) -> None:
 def test_a_target_that_the_profile_leaves_out_is_not_called_met(found: dict[str, Any]) -> None:
     assert by_name(found)["time of the gate at 1,000,000 twins / at 1,000"].met is None
     assert "| ≤ 1.2 |  | not measured |" in report.page(found)
+
+
+def test_a_no_on_a_long_history_is_judged_by_its_slowest_answer(found: dict[str, Any]) -> None:
+    withdraw, delete = (
+        by_name(found)[f"slowest {act} on a consent of 100,000 renewals, ms"] for act in ("withdraw", "DELETE")
+    )
+    assert (withdraw.found, withdraw.met) == (6.0, True)
+    assert (delete.found, delete.met) == (61.0, False)
+    assert "| withdraw | 3 | 5.0 | 6.0 |" in report.page(found)
 
 
 def test_growth_compares_the_deep_page_of_many_with_the_first_of_few(found: dict[str, Any]) -> None:
@@ -99,17 +118,42 @@ def test_a_change_that_was_tried_is_a_line(found: dict[str, Any]) -> None:
     assert "| Less | 0.50 | 0.50 | yes |" in report.page(found, tried)
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def widths(drawn: str) -> list[float]:
+    return [float(bar.attrib["width"]) for bar in ET.fromstring(drawn).iter(f"{SVG}rect") if bar.get("height") == "11"]
+
+
 def test_the_picture_has_a_bar_for_each_application_and_workload(found: dict[str, Any]) -> None:
-    drawn = ET.fromstring(report.picture(found))
-    bars = [element for element in drawn.iter("{http://www.w3.org/2000/svg}rect") if element.get("height") == "11"]
+    bars = widths(pictures.of(found, report.relative(found))["results.svg"])
     assert len(bars) == 3 * 6
-    widths = [float(bar.attrib["width"]) for bar in bars[:4]]
-    assert widths[3] == pytest.approx(4 * widths[1], abs=0.2)
-    assert widths[0] == widths[1]
+    assert bars[3] == pytest.approx(4 * bars[1], abs=0.2)
+    assert bars[0] == bars[1]
 
 
-def test_the_page_and_the_picture_are_what_the_figures_beside_them_say(tmp_path: Path) -> None:
-    names = ("results.json", "results.md", "results.svg")
+def test_the_short_picture_compares_two_applications_with_the_hand_written_one(found: dict[str, Any]) -> None:
+    drawn = pictures.of(found, report.relative(found))["summary.svg"]
+    bars = widths(drawn)
+    assert len(bars) == 3 * 2
+    assert bars[0] == pytest.approx(5 * bars[1], abs=0.2)
+    assert "hand-written = 1" in drawn
+
+
+def test_a_line_rises_with_the_time_and_lies_flat_without(found: dict[str, Any]) -> None:
+    found["growth"] = {
+        "plans": {},
+        "gate": {"1000": rounds(1000), "1000000": rounds(1000)},
+        "get": {"1000": rounds(1000), "1000000": rounds(500)},
+    }
+    drawn = ET.fromstring(pictures.of(found, report.relative(found))["growth.svg"])
+    gate, get = (line.attrib["points"].split() for line in drawn.iter(f"{SVG}polyline"))
+    assert gate[0].split(",")[1] == gate[1].split(",")[1]
+    assert float(get[0].split(",")[1]) > float(get[1].split(",")[1]) == 48.0  # the top: y grows downwards
+
+
+def test_the_page_and_the_pictures_are_what_the_figures_beside_them_say(tmp_path: Path) -> None:
+    names = ("results.json", "results.md", "results.svg", "summary.svg", "growth.svg")
     there = [name for name in names if (report.FOLDER / name).exists()]
     assert there in ([], list(names)), "a page without its figures, or figures without their page"
     if there:
@@ -123,9 +167,9 @@ def test_the_page_and_the_picture_are_what_the_figures_beside_them_say(tmp_path:
     ("stack", "part"),
     [
         ("run_forever (asyncio/base_events.py);app (fastapi/routing.py)", "Starlette and FastAPI"),
-        ("app (fastapi/routing.py);decide (twins/consent/service.py)", "this application"),
-        ("_log (shared/asgi.py);info (logging/__init__.py);encode (json/encoder.py)", "logging"),
-        ("decide (twins/consent/service.py);__init__ (uuid.py)", "this application"),
+        ("app (fastapi/routing.py);decide (twins/decision/service.py)", "this application"),
+        ("_log (shared/http/middleware.py);info (logging/__init__.py);encode (json/encoder.py)", "logging"),
+        ("decide (twins/decision/service.py);__init__ (uuid.py)", "this application"),
         ("main (serve.py)", "other"),
     ],
 )

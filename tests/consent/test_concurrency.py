@@ -13,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from shared.settings import Settings
-from tests.conftest import Client, ClientOf, is_problem, make_twin, token
-from tests.consent.steps import NOTICE, after, grant, ledger, location, reason, superuser, transitions, verify, withdraw
-from tests.stores import Stores
+from tests.support.app import Client, ClientOf, id_of, is_problem, make_twin, token
+from tests.support.consent import NOTICE, after, grant, ledger, location, reason, transitions, verify, withdraw
+from tests.support.database import superuser
+from tests.support.stores import Stores
 from twins.app import create_app
+from twins.settings import Settings
 
 ROUNDS = 8
 
@@ -109,9 +110,7 @@ async def test_of_fifty_grants_at_once_exactly_one_is_live(patient: Client, stor
             assert is_problem(answer, 409, "consent-active")
             assert answer.json()["consent_id"] == made[0].json()["id"]
     async with superuser(stores) as connection:
-        rows = await connection.fetch(
-            "SELECT purpose, consent_id FROM consent_states WHERE twin_id = $1", path.rpartition("/")[2]
-        )
+        rows = await connection.fetch("SELECT purpose, consent_id FROM consent_states WHERE twin_id = $1", id_of(path))
 
     assert {(row["purpose"], str(row["consent_id"])) for row in rows} == {
         (purpose, made[0].json()["id"]) for purpose in made[0].json()["purposes"]
@@ -157,7 +156,7 @@ class Asker:
 async def test_no_decision_that_starts_after_a_withdrawals_answer_says_yes(alice: Client, client_of: ClientOf) -> None:
     service = client_of("gateway", "twins:decide")
     path = await make_twin(alice)
-    items = [{"twin_id": path.rpartition("/")[2]}]
+    items = [{"twin_id": str(id_of(path))}]
     await alice.put(f"{path}/persona", json={"summary": "One."})
     for n in range(ROUNDS):
         asker = Asker()
@@ -203,10 +202,11 @@ async def test_a_persona_write_that_was_under_way_is_a_version_before_the_withdr
             async with superuser(stores) as connection:
                 before = await connection.fetchval(
                     """
-                    SELECT v.created_at < c.withdrawn_at FROM persona_versions v JOIN consents c ON c.id = $3
+                    SELECT v.created_at < w.withdrawn_at
+                    FROM persona_versions v JOIN withdrawals w ON w.twin_id = v.twin_id AND w.lineage = $3
                     WHERE v.twin_id = $1 AND v.version = $2
                     """,
-                    path.rpartition("/")[2],
+                    id_of(path),
                     answer.json()["version"],
                     withdrawn["id"],
                 )
@@ -220,7 +220,7 @@ async def test_a_persona_write_that_had_to_wait_until_consent_expired_is_refused
     path = await make_twin(alice, consent=False)
     await grant(alice, path, expires_at=after(timedelta(seconds=0.5)))
     async with superuser(stores) as connection, connection.transaction():
-        await connection.execute("SELECT FROM twins WHERE id = $1 FOR UPDATE", path.rpartition("/")[2])
+        await connection.execute("SELECT FROM twins WHERE id = $1 FOR UPDATE", id_of(path))
         write = asyncio.create_task(alice.put(f"{path}/persona", json={"summary": "Late."}))
         while not await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
             await asyncio.sleep(0.005)

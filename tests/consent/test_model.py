@@ -8,14 +8,15 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from shared.settings import Settings
-from tests.conftest import Client, make_twin, token
-from tests.consent.steps import HOUR, NOTICE, location, pass_time, superuser, transitions, verify
-from tests.stores import Stores
+from tests.support.app import Client, id_of, make_twin, token
+from tests.support.consent import HOUR, NOTICE, location, pass_time, transitions, verify
+from tests.support.database import superuser
+from tests.support.stores import Stores
 from twins.app import create_app
+from twins.settings import Settings
 
 TWINS = 3
 PURPOSES = ("general", "voice", "training")
@@ -119,12 +120,13 @@ class Application:
         self.superuser = superuser
         self.paths = paths
         self.made: list[dict[str, Any]] = []
+        # One clock for all steps: two times in the same hour of the model must be the same moment here.
+        self.clock = datetime.now(UTC)
 
     def _terms(self, now: int, times: dict[str, int | None]) -> dict[str, str | None]:
-        clock = datetime.now(UTC)
         names = {"not_before": "not_before", "expires": "expires_at"}
         return {
-            names[name]: None if hour is None else (clock + timedelta(hours=hour - now)).isoformat()
+            names[name]: None if hour is None else (self.clock + timedelta(hours=hour - now)).isoformat()
             for name, hour in times.items()
         }
 
@@ -156,7 +158,7 @@ class Application:
         return items
 
     async def reasons(self) -> list[str]:
-        items = [{"twin_id": path.rpartition("/")[2], "purpose": p} for path in self.paths for p in PURPOSES]
+        items = [{"twin_id": str(id_of(path)), "purpose": p} for path in self.paths for p in PURPOSES]
         answer = await self.client.post("/api/v1/decisions", json={"items": items})
         return [item["reason"] for item in answer.json()["items"]]
 
@@ -199,6 +201,7 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+@example(steps=[("grant", 0, {"general"}, 1, None), ("renew", 0, {"expires": 1})])
 @given(steps=operations)
 async def test_the_application_agrees_with_the_model(client: Client, stores: Stores, steps: list[Any]) -> None:
     async with superuser(stores) as connection:
@@ -213,7 +216,8 @@ async def test_the_application_agrees_with_the_model(client: Client, stores: Sto
             assert await application.state(number) == model.state(consent)
         for twin, path in enumerate(application.paths):
             assert await transitions(client, path) == model.events[twin]
-            assert (await verify(client, path))["valid"] is True
+            if not model.now:  # time that passes moves the records away from their events
+                assert (await verify(client, path))["valid"] is True
 
 
 async def take(model: Model, application: Application, step: tuple[Any, ...]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Client, is_problem, make_twin
-from tests.consent.steps import NOTICE, grant, ledger, location, reason, renew, verify
+from tests.support.app import Client, is_problem, make_twin
+from tests.support.consent import NOTICE, grant, ledger, location, reason, renew, verify
 
 FIRST, LAST = "0001-01-01T00:00:00.000001Z", "9999-12-31T23:59:59.999998Z"
 
@@ -25,7 +25,6 @@ async def receipt(client: Client, consent: dict[str, Any]) -> dict[str, Any]:
     "moment",
     [
         "9999-12-31T23:59:59.999999Z",
-        "9999-12-31T23:59:59.9999999Z",
         "9999-12-31T22:59:59.999999-01:00",
         "0001-01-01T00:00:00Z",
         "0001-01-01T05:30:00.0+05:30",
@@ -50,13 +49,27 @@ async def test_the_first_and_the_last_moment_are_refused_since_the_store_has_the
     assert (await alice.get(f"{path}/consents")).json()["items"] == [consent]
 
 
-@pytest.mark.parametrize("moment", ["2027-02-30T00:00:00Z", "2027-13-01T00:00:00Z", "0001-01-01T00:00:00+01:00", ""])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2027-02-30T00:00:00Z",
+        "2027-13-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
+        "2027-01-31T12:00:00.1234567Z",
+        "2027-01-31T12:00:00123Z",
+        "2027-01-31T12:00:00.Z",
+        "2027-01-31T12:00:00,5Z",
+        "2027-01-31T12:00:00+01:60",
+        "٢٠٢٧-01-31T12:00:00Z",
+        "",
+    ],
+)
 async def test_what_is_no_moment_is_told_what_one_looks_like(alice: Client, moment: str) -> None:
     path = await make_twin(alice)
     refused = await alice.post(f"{path}/consents", json={"purposes": ["voice"], "notice": NOTICE, "expires_at": moment})
 
     assert is_problem(refused, 422, "validation-failed")
-    detail = "must be an RFC 3339 time with an offset, such as 2027-01-31T12:00:00Z"
+    detail = "must be an RFC 3339 time with an offset, to the microsecond at most, such as 2027-01-31T12:00:00Z"
     assert refused.json()["errors"] == [{"pointer": "#/expires_at", "detail": detail}]
 
 

@@ -15,11 +15,12 @@ from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
 from infra.new_secrets import receipt_key, signing_key
-from shared.settings import Settings
-from tests.conftest import Client, ClientOf, make_twin, token
-from tests.consent.steps import HOUR, NOTICE, after, grant, location, pass_time, renew, superuser, withdraw
-from tests.stores import Stores
+from tests.support.app import Client, ClientOf, make_twin, token
+from tests.support.consent import HOUR, NOTICE, after, grant, location, pass_time, renew, withdraw
+from tests.support.database import superuser
+from tests.support.stores import Stores
 from twins.app import create_app
+from twins.settings import Settings
 
 AppOf = Callable[[Settings], Awaitable[Client]]
 
@@ -74,7 +75,10 @@ async def test_a_receipt_verifies_from_the_published_keys_alone(client_of: Clien
         assert header["kid"] in [key["kid"] for key in keys["keys"]]
         assert payload["record_id"] == consent["id"]
         assert payload["pii_principal_id"] == "paula"
-        assert payload["pii_principal_id"] == payload["events"][0]["entity_id"]
+        assert (payload["events"][0]["entity_id"], payload["events"][0]["entity_role"]) == (
+            "owner-of-receipts",
+            "owner",
+        )
         processing = payload["pii_processing"]
         assert processing["pii_controllers"] == ["owner-of-receipts"]
         assert processing["subject"] == consent["twin_id"]
@@ -103,6 +107,66 @@ async def test_a_receipt_says_what_became_of_the_consent(alice: Client, anyone: 
     assert await told(renewed) == ("dpv:ConsentExpired", ["dpv:RenewedConsentGiven"])
     await withdraw(alice, renewed)
     assert await told(renewed) == ("dpv:ConsentWithdrawn", ["dpv:RenewedConsentGiven", "dpv:ConsentWithdrawn"])
+
+
+async def test_a_receipt_names_who_acted_and_the_client_of_their_token_and_nobody_else(
+    client_of: ClientOf, anyone: Client
+) -> None:
+    keys = await keys_of(anyone)
+
+    def by(sub: str, client: str | None) -> Client:
+        """Return a client with a token that names the software."""
+        found = client_of(sub)
+        found.headers["Authorization"] = f"Bearer {token(sub, azp=client)}"
+        return found
+
+    owner, paula, quentin = by("acting-owner", "console"), by("acting-paula", "an-app"), by("acting-quentin", "other")
+    operator = client_of("acting-operator", "twins:stop")
+    path = await make_twin(owner, principals=["acting-quentin"], consent=False)
+
+    async def told(consent: dict[str, Any]) -> list[tuple[str | None, str | None, str | None]]:
+        _, payload = opened(await receipt_of(owner, consent), keys)
+        return [(event["entity_id"], event["entity_role"], event["client"]) for event in payload["events"]]
+
+    recorded, own = ("acting-owner", "owner", "console"), ("acting-paula", "principal", "an-app")
+    terms = {"principal": "acting-paula"}
+    voice = await grant(owner, path, "voice", **terms)
+    for purpose in ("ads", "games", "films", "news"):
+        await grant(owner, path, purpose, **terms)
+    ads, games, films, news = (await owner.get(f"{path}/consents")).json()["items"][:4][::-1]
+    assert await told(voice) == [recorded]
+    await withdraw(owner, ads)
+    assert await told(ads) == [recorded, recorded]
+    await withdraw(paula, games)
+    assert await told(games) == [recorded, own]
+    await withdraw(operator, films)
+    assert await told(films) == [recorded, (None, "operator", None)]
+    renewed = await renew(paula, voice)
+    assert await told(renewed) == [own]
+    assert await told(voice) == [recorded]
+    # A no to everything: of another person, whom the receipt does not name, and later of paula.
+    stopped = await quentin.post(f"{path}/refusals")
+    assert stopped.status_code == 201
+    for consent, given in ((news, recorded), (renewed, own)):
+        assert await told(consent) == [given, (None, "person", None)]
+    assert (await quentin.delete(stopped.headers["location"])).status_code == 204
+    later = await grant(paula, path, "later")
+    assert (await paula.post(f"{path}/refusals")).is_success
+    assert await told(later) == [own, own]
+    assert (await owner.get(f"{path}/ledger/verification")).json()["valid"] is True
+
+
+async def test_a_no_that_is_taken_again_names_who_said_it_first(client_of: ClientOf, anyone: Client) -> None:
+    owner, paula = client_of("first-owner"), client_of("first-paula")
+    path = await make_twin(owner, consent=False)
+    consent = await grant(owner, path, "voice", principal="first-paula")
+    await withdraw(owner, consent)
+    await withdraw(paula, consent)
+    _, payload = opened(await receipt_of(paula, consent), await keys_of(anyone))
+
+    assert payload["events"][1]["entity_id"] == "first-owner"
+    assert payload["consent_status"] == "dpv:ConsentRevoked"
+    assert [refusal["by"] for refusal in payload["refusals"]] == ["account"]
 
 
 async def test_the_published_keys_are_public_and_complete(anyone: Client) -> None:

@@ -11,9 +11,10 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import ServerSelectionTimeoutError
 
+from devstack import mongod as mongod_module
 from devstack.mongod import Mongod, program
 from devstack.process import StackError, free_port
-from tests.stores import store_folder
+from tests.support.stores import store_folder
 
 
 @pytest.fixture(scope="module")
@@ -79,21 +80,52 @@ def test_a_paused_server_answers_nothing_until_resumed(mongod: Mongod) -> None:
     assert count(mongod) >= 0
 
 
+def put_program(file: Path, script: str) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the wheel of mongod would have its program."""
+    spec = ModuleSpec("fiftyone", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path / "fiftyone")]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    return tmp_path / "fiftyone" / "db" / "bin" / "mongod"
+
+
 def test_a_mongod_on_path_is_used_where_the_wheels_does_not_run(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wheel: Path
 ) -> None:
-    good, broken = tmp_path / "path" / "mongod", tmp_path / "wheel" / "db" / "bin" / "mongod"
-    for file, script in ((good, "exit 0"), (broken, "echo needs AVX >&2; exit 132")):
-        file.parent.mkdir(parents=True)
-        file.write_text(f"#!/bin/sh\n{script}\n")
-        file.chmod(0o755)
-    wheel = ModuleSpec("fiftyone", None, is_package=True)
-    wheel.submodule_search_locations = [str(tmp_path / "wheel")]
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _: wheel)
+    good = tmp_path / "path" / "mongod"
+    put_program(good, "exit 0")
+    put_program(wheel, "echo needs AVX >&2; exit 132")
 
     monkeypatch.setenv("PATH", f"{good.parent}{os.pathsep}{os.environ['PATH']}")
-    assert program.__wrapped__() == str(good)
+    assert program.__wrapped__() == [str(good)]
 
     monkeypatch.setattr(shutil, "which", lambda _: None)
     with pytest.raises(StackError, match=r"needs AVX.*PATH.*MONGODB_URI"):
         program.__wrapped__()
+
+
+def test_the_wheels_mongod_gets_a_libcurl_only_where_the_system_has_none(tmp_path: Path, wheel: Path) -> None:
+    libraries = tmp_path / "pycurl.libs"
+    libraries.mkdir()
+    (libraries / "libcurl-330bcbb6.so.4.8.0").touch()
+    put_program(wheel, '[ -f "$LD_LIBRARY_PATH/libcurl.so.4" ]')
+    for _ in range(2):
+        assert program.__wrapped__() == ["env", f"LD_LIBRARY_PATH={libraries}", str(wheel)]
+
+    wheel.write_text("#!/bin/sh\nexit 0\n")
+    assert program.__wrapped__() == [str(wheel)]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fiftyone") is None, reason="there is no mongod wheel for this platform")
+def test_the_wheels_mongod_serves_with_the_libcurl_of_pycurls(monkeypatch: pytest.MonkeyPatch) -> None:
+    (command,) = [command for command in mongod_module._candidates() if command[0] == "env"]
+    monkeypatch.setattr(mongod_module, "program", lambda: command)
+    with store_folder() as folder, Mongod(folder / "mongod") as server:
+        assert any("pycurl.libs/libcurl" in area.path for area in psutil.Process(server.pid).memory_maps())
+        assert count(server, insert=1) == 1

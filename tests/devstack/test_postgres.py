@@ -13,7 +13,7 @@ import pytest
 
 from devstack.postgres import Postgres
 from devstack.process import LOCALHOST, StackError, free_port
-from tests.stores import store_folder
+from tests.support.stores import store_folder
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root changes the system user")
 

@@ -1,5 +1,6 @@
 """`make run` and its neighbours as a person uses them, in a copy of the project with its own `.local`."""
 
+import itertools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +23,8 @@ from jose import jwt
 
 from devstack.local import ROOT
 from devstack.process import LOCALHOST, free_port
-from tests.stores import Stores
+from tests.support.curl import CURL
+from tests.support.stores import Stores
 
 OURS = ("POSTGRES_DSN", "MIGRATIONS_POSTGRES_DSN", "MONGODB_URI", "JWT_SECRETS", "DIGEST_KEY", "RECEIPT_KEYS")
 MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
@@ -31,6 +34,9 @@ MAKES = ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")
 def inherited() -> dict[str, str]:
     """The environment without what is ours."""
     return {name: value for name, value in os.environ.items() if name not in OURS + MAKES}
+
+
+STOPS_WITHIN = 30
 
 
 class Project:
@@ -87,8 +93,24 @@ class Run:
         """Signal the whole group, as a terminal does; return exit code and standard error."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
-        _, stderr = self.process.communicate(timeout=30)
+        return self.outcome()
+
+    def outcome(self) -> tuple[int, str]:
+        try:
+            _, stderr = self.process.communicate(timeout=STOPS_WITHIN)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
         return self.process.returncode, stderr
+
+    def storm(self) -> tuple[int, str]:
+        """Signal the whole group until the run has ended, for a second faster than a handler returns."""
+        numbers = itertools.cycle((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        start = time.monotonic()
+        while self.process.poll() is None and (passed := time.monotonic() - start) < STOPS_WITHIN:
+            os.killpg(self.process.pid, next(numbers))
+            time.sleep(0.05 if passed > 1 else 0)
+        return self.outcome()
 
     def __enter__(self) -> Self:
         return self.until_up()
@@ -103,7 +125,8 @@ class Run:
     def create(self) -> subprocess.CompletedProcess[str]:
         """Paste the printed command."""
         line = next(line for line in self.greeting.splitlines() if line.startswith("curl "))
-        return subprocess.run(shlex.split(line), capture_output=True, text=True, check=True)
+        _, *arguments = shlex.split(line)
+        return subprocess.run([*CURL, *arguments], capture_output=True, text=True, check=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +136,9 @@ def project() -> Iterator[Project]:
         root.mkdir()
         for folder in ("bench", "devstack", "infra", "migrations", "proof", "shared", "twins"):
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
-        for file in ("function_app.py", "host.json", "Makefile", "requirements.txt", "requirements-dev.txt"):
-            shutil.copy(ROOT / file, root)
+        for pattern in ("function_app.py", "host.json", "Makefile", "requirements*.txt"):
+            for file in ROOT.glob(pattern):
+                shutil.copy(file, root)
         yield Project(root)
 
 
@@ -222,6 +246,26 @@ def test_a_killed_run_takes_the_app_along_and_the_next_one_replaces_its_stores(p
     assert project.processes() == []
 
 
+@pytest.mark.parametrize("command", ["run", "run-functions"])
+def test_many_signals_at_once_end_a_run_as_one_does(project: Project, command: str) -> None:
+    with project.run(command) as run:
+        _, errors = run.storm()
+    assert "Traceback" not in errors
+    assert project.processes() == []
+
+
+@pytest.mark.parametrize("server", ["postgres", "mongod"])
+def test_many_signals_at_once_end_a_run_that_is_starting(project: Project, server: str) -> None:
+    log = project.root / ".local" / server / f"{server}.log"
+    log.unlink(missing_ok=True)
+    run = project.run()
+    while run.process.poll() is None and not log.exists():
+        time.sleep(0.01)
+    _, errors = run.storm()
+    assert errors == ""
+    assert project.processes() == []
+
+
 def test_the_end_of_make_ends_the_run(project: Project) -> None:
     command, options = project.command("run")
     options["env"]["MAKELEVEL"] = "1"
@@ -308,12 +352,46 @@ def test_make_says_what_to_do_without_python_3_13(project: Project, python: str)
     assert "PYTHON=/path/to/python3.13" in done.stderr
 
 
+def test_make_says_what_to_install_where_python_has_no_venv(project: Project, tmp_path: Path) -> None:
+    (tmp_path / "ensurepip.py").write_text("raise ModuleNotFoundError")  # as Debian has it
+    done = subprocess.run(
+        ["make", f"PYTHON={sys.executable}", "token", "SUB=alice"],
+        cwd=project.root,
+        env=inherited() | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0].endswith("On Debian or Ubuntu: apt-get install python3-venv")
+
+
+def installed(project: Project, python: str) -> None:
+    """Put a shell script in the place of the Python that make installs."""
+    program = project.root / ".venv" / "bin" / "python"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{python}\n")
+    program.chmod(0o755)
+    (project.root / ".venv" / ".ready").touch()
+
+
+@pytest.mark.parametrize("target", ["run", "run-functions"])
+def test_a_run_keeps_the_bytecode_that_the_next_one_starts_from(project: Project, target: str) -> None:
+    installed(project, 'printf "%s" "$PYTHONDONTWRITEBYTECODE"')
+    done = subprocess.run(
+        ["make", target],
+        cwd=project.root,
+        env=inherited() | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+
+
 def test_make_hands_on_what_it_is_given_without_reading_it(project: Project) -> None:
-    venv = project.root / ".venv"
-    (venv / "bin").mkdir(parents=True)
-    (venv / "bin" / "python").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
-    (venv / "bin" / "python").chmod(0o755)
-    (venv / ".ready").touch()
+    installed(project, f'exec {shlex.quote(sys.executable)} "$@"')
     subject = "$(shell touch pwned)`touch pwned`\"'; touch pwned; $HOME"
     done = subprocess.run(
         ["make", "token", f"SUB={subject}", f"SCOPE={subject}"],
@@ -337,4 +415,31 @@ def test_make_help_has_a_line_for_every_target(project: Project) -> None:
         for target in line.split()[1:]
     }
     done = subprocess.run(["make"], cwd=project.root, env=inherited(), capture_output=True, text=True, check=True)
-    assert {line.split()[1] for line in done.stdout.splitlines()} == targets
+    lines = [line for line in done.stdout.splitlines() if line]
+    assert {line.split()[1] for line in lines if line.startswith("  make ")} == targets
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "Run",
+        "Develop",
+        "Infrastructure",
+        "Measure and prove",
+    ]
+
+
+def test_an_identity_provider_runs_beside_the_app_where_that_is_asked_for(project: Project) -> None:
+    missing = project.do("token", SUB="alice", OIDC="1")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert "make run OIDC=1" in missing.stderr
+
+    with project.run(OIDC="1") as run:
+        assert "TOKEN=$(make token OIDC=1 SUB=alice)" in run.greeting
+        bearer = project.do("token", SUB="alice", OIDC="1").stdout.strip()
+        me = httpx.get(f"{project.url}/api/v1/me", headers={"Authorization": f"Bearer {bearer}"}).json()
+        assert me["issuer"].startswith("http://127.0.0.1:")
+        assert me["subject"] == "alice"
+        items(project)  # HS256 works as ever
+        metadata = httpx.get(f"{project.url}/.well-known/oauth-protected-resource").json()
+        assert (metadata["resource"], metadata["authorization_servers"]) == (project.url, [me["issuer"]])
+        nobody = project.do("token", SUB=" ", OIDC="1")
+        assert (nobody.returncode, nobody.stdout) == (1, "")
+        code, errors = run.end(signal.SIGINT)
+    assert code == 0, errors

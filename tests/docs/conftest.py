@@ -4,12 +4,13 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.conftest import Client, token
-from tests.serving import serving
+from tests.support.app import Client, token
+from tests.support.serving import serving
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def url(environment: dict[str, str]) -> Iterator[str]:
+    """No longer than a module: every two seconds it drains the outbox, of which other tests need all jobs."""
     with serving(environment) as service:
         yield service.url
 
@@ -17,6 +18,6 @@ def url(environment: dict[str, str]) -> Iterator[str]:
 @pytest.fixture
 async def owner(url: str) -> AsyncIterator[Client]:
     """An account of that process, whose outbox is drained."""
-    headers = {"Authorization": f"Bearer {token('docs-owner')}"}
+    headers = {"Authorization": f"Bearer {token('docs-owner', azp='docs')}"}
     async with Client(base_url=url, headers=headers, trust_env=False) as client:
         yield client

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from tests.conftest import Client
+from tests.support.app import Client
 
 
 async def certificate_of(client: Client, path: str) -> dict[str, Any]:
@@ -19,10 +19,21 @@ async def certificate_of(client: Client, path: str) -> dict[str, Any]:
 async def signed_certificate_of(client: Client, path: str) -> str:
     erased = await client.delete(path)
     assert erased.status_code == 204, erased.text
+    return await _signed(client, erased.headers["location"])
+
+
+async def signed_certificate_of_account(client: Client) -> tuple[str, str]:
+    """Erase an account, and return its certificate and the path of the erasure."""
+    erased = await client.delete("/api/v1/me")
+    assert erased.status_code == 202, erased.text
+    return await _signed(client, erased.headers["location"]), erased.headers["location"]
+
+
+async def _signed(client: Client, path: str) -> str:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        erasure = (await client.get(erased.headers["location"])).json()
+        erasure = (await client.get(path)).json()
         if erasure["certificate"]:
             return str(erasure["certificate"])
         await asyncio.sleep(0.1)
-    raise TimeoutError(erased.headers["location"])
+    raise TimeoutError(path)

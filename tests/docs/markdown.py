@@ -5,7 +5,7 @@ from pathlib import Path
 
 from devstack.local import ROOT
 
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted(path for folder in (".", "docs", ".github") for path in (ROOT / folder).glob("*.md"))
 
 
 def read(name: str | Path) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.async_api import Browser, Page, expect
 
-from tests.browser import SIZES, Browser, Page, Size, assert_sound, chromium
-from tests.conftest import ALEX, token
-from tests.figures import record
+from tests.support.app import ALEX, token
+from tests.support.browser import SIZES, Size, chromium, visiting
+from tests.support.figures import record
 
 
 @pytest.fixture(scope="module")
@@ -20,31 +21,31 @@ async def browser() -> AsyncIterator[Browser]:
 
 async def run(page: Page, operation: str, body: Any = None, **parameters: str) -> tuple[str, Any]:
     """Run an operation from its part of the page, and return the status and the answer that the page shows."""
-    block = f"[id^=operations-][id$=-{operation}]"
-    answer = f"{block} .live-responses-table .response"
-    if await page.evaluate(f"!document.querySelector('{block}.is-open')"):
-        await page.click(f"{block} .opblock-summary-control")
-        await page.click(f"{block} .try-out__btn", "Try it out")
+    block = page.locator(f"[id^=operations-][id$=-{operation}]")
+    answer = block.locator(".live-responses-table .response")
+    if "is-open" in str(await block.get_attribute("class")).split():
+        await block.locator(".btn-clear").click()
+        await expect(answer).to_have_count(0)
     else:
-        await page.click(f"{block} .btn-clear")
-        await page.wait_for(f"!document.querySelector('{answer}')")
+        await block.locator(".opblock-summary-control").click()
+        await block.locator(".try-out__btn", has_text="Try it out").click()
     for name, value in parameters.items():
-        await page.fill(f"{block} tr[data-param-name={name}] input", value)
+        await block.locator(f"tr[data-param-name={name}] input").fill(value)
     if body is not None:
-        await page.fill(f"{block} textarea.body-param__text", json.dumps(body, indent=2))
-    await page.click(f"{block} .execute")
-    status = await page.wait_for(f"document.querySelector('{answer} .response-col_status')?.innerText")
-    text = await page.wait_for(f"document.querySelector('{answer} .response-col_description pre')?.innerText")
+        await block.locator("textarea.body-param__text").fill(json.dumps(body, indent=2))
+    await block.locator(".execute").click()
+    status = await answer.locator(".response-col_status").inner_text()
+    text = await answer.locator(".response-col_description pre").first.inner_text()
     return status.strip(), json.loads(text)
 
 
 async def assert_whole(page: Page, operation: str) -> None:
     """All of the shown answer is within the window, and no button covers it."""
-    shown = f"document.querySelector('[id^=operations-][id$=-{operation}] .live-responses-table')"
-    assert await page.evaluate(f"{shown}.getBoundingClientRect().right <= innerWidth")
-    assert await page.evaluate(f"[...{shown}.querySelectorAll('pre')].every((it) => it.scrollWidth <= it.clientWidth)")
+    shown = page.locator(f"[id^=operations-][id$=-{operation}] .live-responses-table")
+    assert await shown.evaluate("it => it.getBoundingClientRect().right <= innerWidth")
+    assert await shown.locator("pre").evaluate_all("them => them.every(it => it.scrollWidth <= it.clientWidth)")
     bottom, top = [
-        await page.evaluate(f"{shown}.querySelector('.highlight-code {part}').getBoundingClientRect().{side}")
+        await shown.locator(f".highlight-code {part}").first.evaluate(f"it => it.getBoundingClientRect().{side}")
         for part, side in (("code", "bottom"), (".download-contents", "top"))
     ]
     assert bottom <= top
@@ -52,29 +53,27 @@ async def assert_whole(page: Page, operation: str) -> None:
 
 @SIZES
 async def test_consent_is_given_and_withdrawn_from_the_page(browser: Browser, url: str, size: Size) -> None:
-    site = f"http://twins.test:{urlsplit(url).port}"
-    page = await browser.page(size)
-    await page.open(f"{site}/docs")
-    await page.click(".btn.authorize.unlocked")
-    await page.fill("#auth-bearer-value", token(f"reader-{size.width}"))
-    await page.click(".modal-ux .btn.authorize")
-    await page.click(".modal-ux .btn-done")
+    async with visiting(browser, f"http://twins.test:{urlsplit(url).port}/docs", size) as page:
+        await page.locator(".btn.authorize.unlocked").click()
+        await page.locator("#auth-bearer-value").fill(token(f"reader-{size.width}"))
+        await page.locator(".modal-ux .btn.authorize").click()
+        await page.locator(".modal-ux .btn-done").click()
 
-    status, twin = await run(page, "create_twin", ALEX | {"twin_name": "Made in a browser"})
-    assert (status, twin["twin_name"], twin["consent"]) == ("201", "Made in a browser", True)
+        status, twin = await run(page, "create_twin", ALEX | {"twin_name": "Made in a browser"})
+        assert (status, twin["twin_name"], twin["consent"]) == ("201", "Made in a browser", True)
 
-    status, decision = await run(page, "decide", twin_id=twin["id"])
-    assert (status, decision["decision"], decision["reason"]) == ("200", True, "granted")
+        status, decision = await run(page, "decide", twin_id=twin["id"])
+        assert (status, decision["decision"], decision["reason"]) == ("200", True, "granted")
 
-    status, consents = await run(page, "list_consents", twin_id=twin["id"])
-    (consent,) = consents["items"]
-    assert (status, consent["id"], consent["state"]) == ("200", decision["consent_id"], "given")
+        status, consents = await run(page, "list_consents", twin_id=twin["id"])
+        (consent,) = consents["items"]
+        assert (status, consent["id"], consent["state"]) == ("200", decision["consent_id"], "given")
 
-    status, withdrawn = await run(page, "withdraw_consent", twin_id=twin["id"], consent_id=consent["id"])
-    assert (status, withdrawn["state"]) == ("200", "withdrawn")
+        named = {"twin_id": twin["id"], "consent_id": consent["id"]}
+        status, withdrawn = await run(page, "withdraw_consent", {"purposes": ["general"]}, **named)
+        assert (status, withdrawn["state"]) == ("200", "withdrawn")
 
-    status, decision = await run(page, "decide", twin_id=twin["id"])
-    assert (status, decision["decision"], decision["reason"]) == ("200", False, "withdrawn")
-    await assert_whole(page, "decide")
-    await assert_sound(page, site)
+        status, decision = await run(page, "decide", twin_id=twin["id"])
+        assert (status, decision["decision"], decision["reason"]) == ("200", False, "withdrawn")
+        await assert_whole(page, "decide")
     record("browser", {"width": size.width})

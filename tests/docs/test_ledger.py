@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from devstack.local import ROOT
-from tests.conftest import Client, make_twin
-from tests.consent.steps import NOTICE, grant, renew, verify, withdraw
-from tests.database import owner_of
 from tests.docs.erasures import certificate_of
 from tests.docs.markdown import prose, rows, section, words
-from tests.stores import Stores
+from tests.support.app import Client, id_of, make_twin
+from tests.support.consent import NOTICE, grant, renew, verify, withdraw
+from tests.support.database import owner_of
+from tests.support.stores import Stores
 
 type Page = dict[str, Any]
 
@@ -62,7 +63,7 @@ async def test_an_exported_ledger_verifies_to_the_head_that_the_app_has(owner: C
 
     head = (await verify(owner, path))["head"]
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{path.rpartition('/')[2]}: 5 events, head {head}\n"
+    assert done.stdout == f"{id_of(path)}: 5 events, head {head}\n"
 
 
 async def test_pages_verify_as_one_ledger(owner: Client, tmp_path: Path) -> None:
@@ -158,14 +159,30 @@ async def test_of_a_certificate_without_events_the_heads_are_told_and_that_they_
 
 
 async def test_the_table_has_the_members_of_every_kind_of_event(owner: Client) -> None:
-    documented: dict[str, set[str]] = {kind: set() for kind in ("given", "renewed", "withdrawn", "erased")}
+    documented: dict[str, set[str]] = {
+        kind: set() for kind in ("given", "renewed", "withdrawn", "refused", "opened", "erased")
+    }
     for member, kinds, _ in rows(section("docs/LEDGER.md", "An event")):
         for kind in documented if kinds == "all" else words(kinds):
             documented[kind].add(member.strip("`"))
 
-    certificate = await certificate_of(owner, await _used(owner))
+    path = await make_twin(owner, principals=["docs-owner"])
+    await withdraw(owner, await renew(owner, await grant(owner, path, "voice")))
+    (refusal,) = (await owner.get(f"{path}/refusals")).json()["items"]
+    assert (await owner.post(f"{path}/refusals")).status_code == 200
+    assert (await owner.delete(f"{path}/refusals/{refusal['id']}")).status_code == 204
+    certificate = await certificate_of(owner, path)
 
     assert {event["type"]: set(event) for event in certificate["events"]} == documented
+
+
+async def test_a_revocation_by_the_owner_places_no_lock(owner: Client) -> None:
+    path = await make_twin(owner)
+    await withdraw(owner, await grant(owner, path, "voice"))
+    (page,) = await _exported(owner, path)
+
+    event = page["items"][-1]["event"]
+    assert (event["by"], len(event["purposes"]), "lock_id" in event) == ("owner", 1, False)
 
 
 async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Stores) -> None:
@@ -173,9 +190,11 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
     path = await make_twin(owner, consent=False)
     consent = await grant(owner, path, "voice", "dubbing", principal="Zoë", expires_at="2100-01-31T13:00:00+01:00")
     (page,) = await _exported(owner, path)
-    twin_id = path.rpartition("/")[2]
+    twin_id = id_of(path)
     async with owner_of(stores) as connection:
-        salt = await connection.fetchval("SELECT salt FROM twins WHERE id = $1", twin_id)
+        salt = await connection.fetchval(
+            "SELECT salt FROM salts WHERE twin_id = $1 AND lineage = $2", twin_id, UUID(consent["id"])
+        )
     terms = {
         "expires_at": "2100-01-31T12:00:00.000000Z",
         "method": "api",
@@ -191,7 +210,7 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
 
     assert item["event"]["terms"] == hmac.digest(salt, _canonical(terms), "sha256").hex()
     assert item["event"]["actor"] == hmac.digest(salt, b"docs-owner", "sha256").hex()
-    assert item["event"] | {"v": 1, "seq": 1, "prev_hash": "0" * 64, "consent_id": consent["id"]} == item["event"]
+    assert item["event"] | {"v": 2, "seq": 1, "prev_hash": "0" * 64, "consent_id": consent["id"]} == item["event"]
     recipe = prose("docs/LEDGER.md")
     assert set(terms) <= set(words(recipe))
 

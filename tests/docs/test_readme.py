@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from typing import Any
 
@@ -9,9 +10,10 @@ from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from devstack.local import ROOT
-from shared.settings import Settings
-from tests.conftest import token
 from tests.docs.markdown import code, rows, section, words
+from tests.support.app import token
+from tests.support.curl import CURL
+from twins.settings import Settings
 
 BASE_URL = "http://127.0.0.1:7071"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -32,15 +34,15 @@ def _tour() -> list[tuple[str, str]]:
 def test_the_tour_gives_the_output_that_it_shows(url: str) -> None:
     stand_ins = {BASE_URL: url, "$(make token SUB=alice)": token("readme-alice")}
     said: list[str] = []
-    variables = ""
+    before = f'curl() {{ {shlex.join(CURL)} "$@"; }}\n'
     for command, shown in _tour():
         for written, real in stand_ins.items():
             command = command.replace(written, real)  # noqa: PLW2901
         done = subprocess.run(
-            ["bash", "-euc", variables + command], capture_output=True, text=True, check=True, cwd=ROOT, timeout=30
+            ["bash", "-euc", before + command], capture_output=True, text=True, check=True, cwd=ROOT, timeout=30
         )
         if re.match(r"[A-Z]+=", command):
-            variables += command + "\n"
+            before += command + "\n"
         output = done.stdout.strip()
         stand_ins |= dict(zip(_UUID.findall(shown), _UUID.findall(output), strict=True))
         assert _masked(output) == _masked(shown), command
@@ -76,12 +78,12 @@ def test_the_table_has_the_defaults() -> None:
         if "required" in default:
             assert field.default in (PydanticUndefined, (), None), name
         else:
-            assert default == _written(field.default), name
+            assert default == _written(field.get_default(call_default_factory=True, validated_data={})), name
 
 
 def _written(default: Any) -> str:
     match default:
-        case None:
+        case None | ():
             return "none"
         case bool():
             return str(default).lower()

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from joserfc.errors import JoseError
 
-from tests.conftest import Client, make_twin
-from tests.consent.steps import grant, location, renew, withdraw
-from tests.docs.erasures import signed_certificate_of
+from tests.docs.erasures import signed_certificate_of, signed_certificate_of_account
 from tests.docs.markdown import code, rows, section, words
+from tests.support.app import Client, make_twin, token
+from tests.support.consent import grant, location, renew, withdraw
 
 NAME = "docs/RECEIPTS.md"
 
@@ -72,9 +72,49 @@ async def test_the_statuses_of_receipts_are_those_of_the_document(url: str, owne
     }
 
 
+async def test_a_receipt_of_a_consent_withdrawn_in_part_is_given_and_shows_the_refusal(url: str, owner: Client) -> None:
+    path = await make_twin(owner, principals=["docs-person"])
+    consent = await grant(owner, path, "voice", "face")
+    headers = {"Authorization": f"Bearer {token('docs-person')}"}
+    async with Client(base_url=url, headers=headers, trust_env=False) as person:
+        await person.post(f"{path}/refusals", json={"purposes": ["face", "training"]})
+
+    receipt = _verified(url, (await owner.get(f"{location(consent)}/receipt")).text)
+
+    assert receipt["consent_status"] == "dpv:ConsentGiven"
+    assert [(item["purpose"], item["by"]) for item in receipt["withdrawn"]] == [("face", "person")]
+    assert [event["event_state"] for event in receipt["events"]] == ["dpv:ConsentGiven", "dpv:ConsentWithdrawn"]
+    assert [receipt["events"][1][name] for name in ("entity_id", "entity_role")] == [None, "person"]
+    (refusal,) = receipt["refusals"]
+    assert (refusal["purposes"], refusal["by"]) == (["face", "training"], "account")
+    assert refusal.keys() == {"purposes", "exceptions", "refused_at", "by"}
+    assert "docs-person" not in str(receipt)
+
+
 async def test_a_certificate_verifies_by_the_lines_of_the_document_and_has_its_members(url: str, owner: Client) -> None:
     certificate = _verified(url, await signed_certificate_of(owner, await make_twin(owner)))
 
     assert set(certificate) == _documented("An erasure certificate")
     assert set(certificate["remaining"]) == set(certificate["removed"])
     assert json.dumps(certificate["events"]) != "null"
+
+
+async def test_the_certificate_of_an_account_covers_its_ledgers_by_the_lines_of_the_document(
+    url: str, owner: Client
+) -> None:
+    for _ in range(5):
+        await make_twin(owner)
+    signed, path = await signed_certificate_of_account(owner)
+    certificate = _verified(url, signed)
+    entries = (await owner.get(f"{path}/ledgers?limit=100")).json()["items"]
+    (lines,) = code(section(NAME, "The ledgers of an account"), "python")
+    names: dict[str, Any] = {}
+    exec(lines, names)
+
+    assert set(certificate) == _documented("An erasure certificate") - {"ledgers", "events"} | {"tree"}
+    assert certificate["tree"]["leaves"] == len(entries) >= 5
+    assert [names["is_covered"](entry, certificate["tree"]) for entry in entries] == [True] * len(entries)
+    assert not names["is_covered"](entries[0] | {"seq": 9}, certificate["tree"])
+    assert not names["is_covered"](entries[0] | {"index": 1}, certificate["tree"])
+    documented = {word for cells in rows(section(NAME, "What stays")) for word in words(cells[0])}
+    assert {item["what"] for item in certificate["stays"]} == documented

@@ -5,7 +5,7 @@ import hashlib
 import json
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -13,30 +13,23 @@ from uuid import UUID, uuid4
 import pytest
 
 from devstack.functions_host import Worker
-from shared import outbox
-from shared.context import Context
-from tests.conftest import ALEX, Client, ClientOf, is_problem, make_twin
-from tests.consent.steps import NOTICE, grant, ledger, location, renew, superuser, withdraw
-from tests.erasure.steps import (
-    certificate_of,
-    documents_of,
-    dump,
-    erase,
-    erasure_of,
-    finish,
-    id_of,
-    removed,
-    traces,
-)
-from tests.stores import Stores
-from twins.app import create_app
-from twins.erasure import queries, service
+from shared.stores import outbox
+from tests.hostile.operations import operations, possessions
+from tests.support.app import ALEX, MISSING, Client, ClientOf, id_of, is_problem, make_twin
+from tests.support.consent import NOTICE, grant, ledger, location, renew, withdraw
+from tests.support.database import superuser
+from tests.support.erasure import certificate_of, documents_of, dump, erase, erasure_of, finish, go_on, removed, traces
+from tests.support.stores import Stores
+from twins.context import Context
+from twins.erasure import certificate as certificates
+from twins.erasure import queries, sweep
+from twins.erasure.models import KIND
 from twins.persona import documents
-from twins.persona import service as persona
+from twins.persona import sweep as persona
 from twins.persona.models import Persona
+from twins.twin import service as twins
 
 PERSONA = {"summary": "Sells bicycles.", "extensions": {"$a": {".b": 1}}}
-MISSING = "00000000-0000-7000-8000-000000000000"
 
 
 async def with_persona(client: Client, versions: int = 1, **changes: Any) -> str:
@@ -48,56 +41,24 @@ async def with_persona(client: Client, versions: int = 1, **changes: Any) -> str
 
 # --- Gone at once -----------------------------------------------------------------------------------
 
-VOICE = {"purposes": ["voice"], "notice": NOTICE}
-ROUTES: list[tuple[str, str, object]] = [
-    ("GET", "", None),
-    ("PATCH", "", {"tone": "x"}),
-    ("DELETE", "", None),
-    ("GET", "/decision", None),
-    ("GET", "/consents", None),
-    ("POST", "/consents", VOICE),
-    ("GET", "/consents/{consent_id}", None),
-    ("POST", "/consents/{consent_id}/withdraw", None),
-    ("POST", "/consents/{consent_id}/renew", None),
-    ("GET", "/consents/{consent_id}/receipt", None),
-    ("GET", "/ledger", None),
-    ("GET", "/ledger/verification", None),
-    ("GET", "/persona", None),
-    ("PUT", "/persona", {}),
-    ("PATCH", "/persona", {}),
-    ("GET", "/persona/versions", None),
-    ("GET", "/persona/versions/{version}", None),
-    ("POST", "/persona/versions/{version}/restore", None),
-    ("GET", "/persona/diff", None),
-    ("GET", "/persona/prompt", None),
-]
-
-
-def test_the_list_of_routes_is_complete(context: Context) -> None:
-    paths = create_app(context.settings).app.openapi()["paths"]
-    prefix = "/api/v1/twins/{twin_id}"
-    found = {
-        (method.upper(), path.removeprefix(prefix))
-        for path, operations in paths.items()
-        for method in operations
-        if path.startswith(prefix)
-    }
-
-    assert {(method, below) for method, below, _ in ROUTES} == found
-
 
 async def test_an_erased_twin_is_gone_for_everybody_on_every_route(alice: Client, client_of: ClientOf) -> None:
-    path = await with_persona(alice)
-    consent = await grant(alice, path, "voice", principal="paula")
+    ids = {"refusal_id": MISSING} | await possessions(alice)
+    path = f"/api/v1/twins/{ids['twin_id']}"
+    assert (await alice.patch(path, json={"principals": ["paula"]})).status_code == 200
     others = [client_of("paula"), client_of("gateway", "twins:decide")]
+    consent = await grant(others[0], path, "voice")
     await erase(alice, path)
+    routes = [operation for operation in operations() if "twin_id" in operation.ids]
 
-    for method, below, body in ROUTES:
-        url = path + below.format(consent_id=consent["id"], version=1)
-        params = {"from": "1", "to": "1"} if below.endswith("/diff") else None
+    assert len(routes) >= 20
+    for operation in routes:
         for client in (alice, *others):
-            answer = await client.request(method, url, json=body, params=params)
-            assert is_problem(answer, 404, "not-found"), (method, below)
+            answer = await client.send(operation.request(client, ids | {"consent_id": consent["id"]}))
+            if client is alice and (operation.method, operation.path) == ("DELETE", "/api/v1/twins/{twin_id}"):
+                assert answer.status_code == 204
+                continue
+            assert is_problem(answer, 404, "not-found"), operation
     assert (await alice.get("/api/v1/twins")).json()["items"] == []
 
 
@@ -124,11 +85,11 @@ async def test_a_refused_deletion_erases_nothing(alice: Client, bob: Client, sto
 async def test_of_deletions_at_once_one_erases(alice: Client, context: Context) -> None:
     path = await with_persona(alice)
     answers = await asyncio.gather(*(alice.delete(path) for _ in range(8)))
-    (made,) = [answer for answer in answers if answer.status_code == 204]
-    assert sorted(answer.status_code for answer in answers) == [204] + [404] * 7
-    await finish(context, made.headers["location"])
+    assert {answer.status_code for answer in answers} == {204}
+    (url,) = {answer.headers["location"] for answer in answers}
+    await finish(context, url)
 
-    erasure = await erasure_of(alice, made.headers["location"])
+    erasure = await erasure_of(alice, url)
     assert erasure["removed"] == removed(twins=1, persona_versions=1, persona_documents=1, consents=1)
 
 
@@ -151,7 +112,7 @@ async def test_a_certificate_counts_what_was_removed_and_proves_the_ledger(alice
     assert (running["state"], running["completed_at"], running["certificate"]) == ("running", None, None)
     await finish(context, url)
     erasure = await erasure_of(alice, url)
-    expected = removed(twins=1, persona_versions=4, persona_documents=5, consents=3, idempotency_answers=2)
+    expected = removed(twins=1, persona_versions=4, persona_documents=5, consents=3)
     assert (erasure["state"], erasure["twins"], erasure["removed"]) == ("complete", 1, expected)
     assert erasure["requested_at"] < erasure["completed_at"]
 
@@ -181,9 +142,11 @@ async def test_what_is_left_of_a_twin_is_a_ledger_without_its_salt(
     async with superuser(stores) as connection:
         twin = await connection.fetchrow("SELECT * FROM twins WHERE id = $1", id_of(path))
         rows = await connection.fetch("SELECT * FROM consent_events WHERE twin_id = $1 ORDER BY seq", id_of(path))
+        salts = await connection.fetchval("SELECT count(*) FROM salts WHERE twin_id = $1", id_of(path))
 
     assert twin is not None
-    assert {twin[name] for name in ("owner", "twin_name", "use_case", "tone", "salt")} == {None}
+    assert {twin[name] for name in ("owner", "twin_name", "use_case", "tone")} == {None}
+    assert (twin["principals"], salts) == ([], 0)
     head = bytes(32)
     for n, row in enumerate(rows, start=1):
         event = json.loads(row["event"])
@@ -196,18 +159,18 @@ async def test_what_is_left_of_a_twin_is_a_ledger_without_its_salt(
 async def test_a_ledger_too_long_for_a_certificate_is_in_it_by_its_head(
     alice: Client, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_SKELETON", 2)
+    monkeypatch.setattr(certificates, "MAX_EVENTS", 2)
     short, long = await make_twin(alice), await make_twin(alice)
     await grant(alice, long, "voice")
-    certificates = []
+    found = []
     for path in (short, long):
         url = await erase(alice, path)
         await finish(context, url)
-        certificates.append(await certificate_of(alice, await erasure_of(alice, url)))
+        found.append(await certificate_of(alice, await erasure_of(alice, url)))
 
-    assert [len(certificate["events"] or ()) for certificate in certificates] == [2, 0]
-    assert certificates[1]["events"] is None
-    assert certificates[1]["ledgers"][0]["seq"] == 3
+    assert [len(certificate["events"] or ()) for certificate in found] == [2, 0]
+    assert found[1]["events"] is None
+    assert found[1]["ledgers"][0]["seq"] == 3
 
 
 async def test_the_second_sweep_takes_what_a_racing_write_left_and_counts_it(
@@ -215,6 +178,7 @@ async def test_the_second_sweep_takes_what_a_racing_write_left_and_counts_it(
 ) -> None:
     path = await with_persona(alice)
     url = await erase(alice, path)
+    await go_on(context, url)
     assert documents_of(stores, twin_id=id_of(path))["personas"] == []
     assert (await erasure_of(alice, url))["state"] == "running"
     await documents.insert_document(context.mongo, id_of(path), Persona(summary="Late."))
@@ -226,6 +190,7 @@ async def test_the_second_sweep_takes_what_a_racing_write_left_and_counts_it(
 
 async def test_the_second_sweep_waits_as_long_as_it_is_set_to(alice: Client, context: Context) -> None:
     url = await erase(alice, await make_twin(alice))
+    await go_on(context, url)
     async with context.postgres.connection() as connection:
         wait = await connection.fetchval(
             "SELECT extract(epoch FROM run_at - now())::float FROM outbox WHERE subject = $1", id_of(url)
@@ -233,7 +198,7 @@ async def test_the_second_sweep_waits_as_long_as_it_is_set_to(alice: Client, con
     assert 0 < wait <= context.settings.erasure_second_sweep
 
     await asyncio.sleep(wait)
-    await outbox.drain(context.postgres, service.handlers(context), subject=id_of(url))
+    await outbox.drain(context.postgres, sweep.handlers(context), subject=id_of(url))
     assert (await erasure_of(alice, url))["state"] == "complete"
 
 
@@ -242,19 +207,18 @@ async def test_nothing_is_certified_while_something_is_left(
 ) -> None:
     path = await with_persona(alice)
     url = await erase(alice, path)
-    count_remaining = queries.count_remaining
+    await go_on(context, url)
+    remaining = twins.remaining
     late = [Persona(summary=f"Late {n}.") for n in range(2)]
 
-    async def count_and_write(connection: Any, erasure_id: UUID) -> Any:
+    async def count_and_write(connection: Any, twin_ids: Sequence[UUID]) -> Any:
         if late:  # a write that falls between the sweep and the proof
             await documents.insert_document(context.mongo, id_of(path), late.pop())
-        return await count_remaining(connection, erasure_id)
+        return await remaining(connection, twin_ids)
 
-    monkeypatch.setattr(queries, "count_remaining", count_and_write)
+    monkeypatch.setattr(twins, "remaining", count_and_write)
     for _ in range(2):
-        async with context.postgres.connection() as connection:
-            await connection.execute("UPDATE outbox SET run_at = now() WHERE subject = $1", id_of(url))
-        await outbox.drain(context.postgres, service.handlers(context), subject=id_of(url))
+        await go_on(context, url)
         assert (await erasure_of(alice, url))["state"] == "running"
         async with context.postgres.connection() as connection:
             error = await connection.fetchval("SELECT last_error FROM outbox WHERE subject = $1", id_of(url))
@@ -269,9 +233,9 @@ async def test_a_sweep_too_long_for_one_run_goes_on_in_the_next(
     alice: Client, context: Context, stores: Stores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = await with_persona(alice, versions=5)
-    monkeypatch.setattr(service, "_WORK", 0.0)
     monkeypatch.setattr(persona, "_BATCH", 2)
     url = await erase(alice, path)
+    monkeypatch.setattr(sweep, "_WORK", 0.0)
     await finish(context, url)
 
     erasure = await erasure_of(alice, url)
@@ -311,31 +275,32 @@ async def test_a_dump_of_both_stores_has_no_trace_of_an_erased_twin(
     )
     before = await dump(stores)
     assert {word for _, word in traces(before, *words)} == set(words)
-    assert ("idempotency_keys", "zeppelin") in traces(before, *words)
+    # A key keeps an id, and nothing of what it made.
+    assert "idempotency_keys" not in {name for name, _ in traces(before, *words)}
 
     url = await erase(owner, path)
-    # What is personal is out of PostgreSQL when the answer is there; documents go within the sweeps.
+    # The twin has lost its names when the answer is there; the job removes what belonged to it.
     at_once = await dump(stores)
-    assert {name for name, _ in traces(at_once, *words)} <= {"personas"}
+    assert {name for name, _ in traces(at_once, *words)} & {"twins", "consent_events", "erasures", "outbox"} == set()
     await finish(context, url)
     assert traces(await dump(stores), *words) == []
     certificate = await certificate_of(owner, await erasure_of(owner, url))
     assert traces({"certificate": [json.dumps(certificate)]}, *words) == []
 
 
-async def test_the_answer_to_a_repeated_request_is_that_it_was_erased(alice: Client) -> None:
+async def test_the_answer_to_a_repeated_request_is_that_it_was_erased(alice: Client, context: Context) -> None:
     keys = [{"Idempotency-Key": name} for name in ("make", "give", "restore")]
     made = await alice.post("/api/v1/twins", json=ALEX, headers=keys[0])
     path = made.headers["location"]
     await alice.put(f"{path}/persona", json=PERSONA)
     requests = [
         ("/api/v1/twins", ALEX, keys[0]),
-        (f"{path}/consents", VOICE, keys[1]),
+        (f"{path}/consents", {"purposes": ["voice"], "notice": NOTICE}, keys[1]),
         (f"{path}/persona/versions/1/restore", None, keys[2]),
     ]
     for url, body, key in requests[1:]:
         assert (await alice.post(url, json=body, headers=key)).status_code == 201
-    await erase(alice, path)
+    await finish(context, await erase(alice, path))
 
     for url, body, key in requests:
         gone = await alice.post(url, json=body, headers=key)
@@ -435,18 +400,20 @@ async def test_twenty_drains_and_the_timer_at_once_run_each_sweep_once(
     alice: Client, context: Context, timer: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweeps: Counter[UUID] = Counter()
-    sweep = service.sweep
+    run = sweep.sweep
 
     async def counted(ctx: Context, erasure_id: UUID) -> float | None:
         sweeps[erasure_id] += 1
-        return await sweep(ctx, erasure_id)
+        return await run(ctx, erasure_id)
 
     urls = [await erase(alice, await with_persona(alice)) for _ in range(10)]
+    for url in urls:
+        await go_on(context, url)
     erasure_ids = [id_of(url) for url in urls]
-    monkeypatch.setattr(service, "sweep", counted)
+    monkeypatch.setattr(sweep, "sweep", counted)
     async with context.postgres.connection() as connection:
         await connection.execute("UPDATE outbox SET run_at = now() WHERE subject = ANY($1)", erasure_ids)
-    handlers = service.handlers(context)
+    handlers = sweep.handlers(context)
     await asyncio.gather(
         *(outbox.drain(context.postgres, handlers) for _ in range(20)), *(timer.fire("drain") for _ in range(3))
     )
@@ -458,11 +425,8 @@ async def test_twenty_drains_and_the_timer_at_once_run_each_sweep_once(
         assert erasure["removed"] == removed(twins=1, persona_versions=1, persona_documents=1, consents=1)
 
 
-async def test_the_timer_alone_ends_an_erasure_that_no_request_could(
-    alice: Client, context: Context, timer: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_timer_ends_an_erasure(alice: Client, context: Context, timer: Worker) -> None:
     path = await with_persona(alice)
-    monkeypatch.setattr(service, "INLINE", 0.0)
     url = await erase(alice, path)
     assert (await erasure_of(alice, url))["removed"]["persona_documents"] == 0
     for _ in range(2):
@@ -480,22 +444,23 @@ async def test_two_runs_of_one_sweep_at_once_count_once_and_certify_once(
     # As when a run outlives its lease and another takes the job over.
     path = await with_persona(alice, versions=5)
     url = await erase(alice, path)
+    await go_on(context, url)
     for n in range(3):
         await documents.insert_document(context.mongo, id_of(path), Persona(summary=f"Late {n}."))
-    certificates: list[str] = []
+    signed: list[str] = []
     complete = queries.complete
 
     async def noted(connection: Any, erasure_id: UUID, certificate: str, at: datetime) -> None:
         await complete(connection, erasure_id, certificate, at)
-        certificates.append(certificate)
+        signed.append(certificate)
 
     monkeypatch.setattr(queries, "complete", noted)
-    await asyncio.gather(*(service.sweep(context, id_of(url)) for _ in range(6)))
+    await asyncio.gather(*(sweep.sweep(context, id_of(url)) for _ in range(6)))
     await finish(context, url)
     erasure = await erasure_of(alice, url)
 
-    assert len(set(certificates)) > 1  # ECDSA never signs twice alike
-    assert erasure["certificate"] == certificates[0]
+    assert len(set(signed)) > 1  # ECDSA never signs twice alike
+    assert erasure["certificate"] == signed[0]
     assert erasure["removed"]["persona_documents"] == 8
 
 
@@ -507,7 +472,7 @@ async def test_an_hour_old_document_without_a_version_is_removed_and_no_other(
 ) -> None:
     path = await with_persona(alice, versions=2)
     ids = {
-        minutes: await documents.insert_document(context.mongo, id_of(path), Persona(summary="Nobody's."))
+        minutes: (await documents.insert_document(context.mongo, id_of(path), Persona(summary="Nobody's."))).document_id
         for minutes in (1, 59, 61, 1000)
     }
     async with context.mongo.collection("personas") as collection:
@@ -552,10 +517,9 @@ async def test_documents_are_swept_in_batches_to_the_end_and_once(
 
 
 async def test_documents_of_an_erasure_that_runs_are_left_for_it_to_count(
-    alice: Client, context: Context, stores: Stores, monkeypatch: pytest.MonkeyPatch
+    alice: Client, context: Context, stores: Stores
 ) -> None:
     path = await with_persona(alice, versions=3)
-    monkeypatch.setattr(service, "INLINE", 0.0)
     url = await erase(alice, path)
     async with context.mongo.collection("personas") as collection:
         await collection.update_many({"twin_id": id_of(path)}, [aged(100)])
@@ -570,9 +534,9 @@ async def test_documents_of_an_erasure_that_runs_are_left_for_it_to_count(
 
 async def test_sweepers_at_once_do_not_wait_for_one_another(alice: Client, context: Context) -> None:
     path = await make_twin(alice)
-    document_id = await documents.insert_document(context.mongo, id_of(path), Persona(summary="Nobody's."))
+    stored = await documents.insert_document(context.mongo, id_of(path), Persona(summary="Nobody's."))
     async with context.mongo.collection("personas") as collection:
-        await collection.update_one({"_id": document_id}, [aged(90)])
+        await collection.update_one({"_id": stored.document_id}, [aged(90)])
     await look_at_all_since(context, 95)
     counts = await asyncio.gather(*(persona.sweep_orphans(context) for _ in range(5)))
     assert sum(counts) == 1
@@ -585,7 +549,7 @@ async def test_sweepers_at_once_do_not_wait_for_one_another(alice: Client, conte
 async def test_a_job_of_an_erasure_that_is_not_there_ends(context: Context) -> None:
     subject = uuid4()
     async with context.postgres.connection() as connection:
-        await outbox.enqueue(connection, service.KIND, subject)
+        await outbox.enqueue(connection, KIND, subject)
 
-    assert await outbox.drain(context.postgres, service.handlers(context), subject=subject) == 1
-    assert await outbox.drain(context.postgres, service.handlers(context), subject=subject) == 0
+    assert await outbox.drain(context.postgres, sweep.handlers(context), subject=subject) == 1
+    assert await outbox.drain(context.postgres, sweep.handlers(context), subject=subject) == 0

@@ -16,9 +16,9 @@ import httpx
 
 from devstack.local import ROOT
 from devstack.process import LOCALHOST, free_port
-from tests import log_search
-from tests.conftest import ALEX, token
-from tests.stores import Stores
+from tests.support import log_search
+from tests.support.app import ALEX, token
+from tests.support.stores import Stores
 
 
 class App:

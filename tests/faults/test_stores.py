@@ -9,17 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conftest import ALEX
-from tests.faults.load import (
-    App,
-    Load,
-    client_of,
-    connections,
-    create_until_made,
-    running_app,
-    stored_ids,
-)
-from tests.stores import Stores, running_stores
+from tests.faults.load import App, Load, client_of, connections, create_until_made, running_app, stored_ids
+from tests.support.app import ALEX
+from tests.support.stores import Stores, running_stores
 
 PERSONA = {"summary": "Alex helps."}
 

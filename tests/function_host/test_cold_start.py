@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -19,6 +21,8 @@ from devstack.mongod import Mongod
 from devstack.postgres import Postgres
 from devstack.process import StackError, free_port
 from infra.new_secrets import receipt_key
+from shared.azure.functions import FunctionApp
+from tests.support.app import MISSING, token
 
 RECOVERS_WITHIN = 5.0
 
@@ -157,3 +161,44 @@ async def test_the_http_front_hands_on_paths_queries_bodies_and_methods(settings
     assert wrong_method.status_code == 405
     assert unauthorized.status_code == 401
     assert unauthorized.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_the_first_authenticated_answer_takes_at_most_four_times_the_second(environment: dict[str, str]) -> None:
+    """Once the work that begins while the host prepares has ended: connections are open, and keys are read."""
+
+    def start() -> dict[str, float]:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.cold", f"/api/v1/twins/{MISSING}/decision", token("first")],
+            cwd=ROOT,
+            env=os.environ | environment | {"LOG_LEVEL": "INFO"},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found: dict[str, float] = json.loads(done.stdout)
+        return found
+
+    starts = [start() for _ in range(5)]
+    assert statistics.median(start["first answer"] / start["second answer"] for start in starts) <= 4
+
+
+async def test_work_that_fails_while_the_host_prepares_is_logged_and_nothing_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def start() -> None:
+        raise LookupError("what nobody may read")
+
+    app = FunctionApp(None, start)  # type: ignore[arg-type]
+    assert app.starting is not None
+    await app.starting
+
+    (line,) = [record for record in caplog.records if record.message == "The app could not prepare itself"]
+    assert vars(line)["error"] == "LookupError"
+    assert "nobody" not in caplog.text
+
+
+def test_without_an_event_loop_no_work_begins() -> None:
+    async def start() -> None:
+        raise AssertionError
+
+    assert FunctionApp(None, start).starting is None  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 from pydantic import SecretStr
 
 from devstack.functions_host import Worker
+from infra import package
 from infra.new_secrets import receipt_key
-from shared.settings import MIN_KEY_BYTES, Settings, load
+from shared.settings import MIN_KEY_BYTES
+from twins import VERSION
+from twins.settings import Settings, load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOYED = {"function_app.py", "host.json", "requirements.txt", "shared", "twins"}
@@ -55,6 +59,7 @@ async def test_the_host_gets_one_anonymous_function_for_every_path_and_method(
         monkeypatch.setenv(name, value)
     worker = Worker()
     await worker.start()
+    await worker.stop()
 
     ((name, trigger),) = worker.functions("httpTrigger").items()
 
@@ -81,8 +86,11 @@ def test_what_is_not_configured_is_not_imported() -> None:
         "azure.keyvault",
         "azure.monitor",
         "devstack",
+        "httpcore",
+        "httpx",
         "migrations",
         "opentelemetry.sdk",
+        "pydantic.v1",
         "sqlalchemy",
         "uvicorn",
     )
@@ -117,7 +125,7 @@ def test_the_example_has_every_setting_with_its_default(monkeypatch: pytest.Monk
     assert settings_of_the_example().keys() == {name.upper() for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         if not field.is_required() and name not in ("jwt_secrets", "receipt_keys"):
-            assert getattr(loaded, name) == field.default, name
+            assert getattr(loaded, name) == field.get_default(call_default_factory=True, validated_data={}), name
 
 
 def test_every_secret_of_the_example_is_empty_or_says_that_it_is_fake() -> None:
@@ -133,6 +141,38 @@ def test_every_secret_of_the_example_is_empty_or_says_that_it_is_fake() -> None:
     for name in ("JWT_SECRETS", "DIGEST_KEY"):
         assert len(values[name].encode()) >= MIN_KEY_BYTES
     assert values["JWT_SECRETS"] != values["DIGEST_KEY"]
+
+
+def test_what_is_published_has_bytecode_that_outlives_its_time_stamps(tmp_path: Path) -> None:
+    folder = tmp_path / "package"
+    package.build(folder)
+    assert {path.name for path in folder.iterdir()} == DEPLOYED | {"__pycache__"}
+    assert not list(folder.glob("**/*.pyc.*"))
+
+    (folder / "twins" / "__init__.py").write_text("VERSION = 'of the source'")
+    code = "import twins, function_app; print(twins.VERSION)"
+    plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=plain | usable_example(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == VERSION
+
+
+def test_a_module_without_bytecode_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compileall.compile_dir", lambda *_, **__: False)
+    with pytest.raises(RuntimeError, match=r"\.py has no bytecode"):
+        package.build(tmp_path / "package")
+
+
+def test_the_library_of_the_worker_is_pinned() -> None:
+    assert (
+        f"\nazure-functions-runtime=={version('azure-functions-runtime')}\n" in (ROOT / "requirements.txt").read_text()
+    )
 
 
 def test_only_what_runs_is_deployed() -> None:

@@ -212,7 +212,7 @@ async def test_stopping_closes_what_the_application_has_opened(worker: Worker, a
 
 async def test_two_apps_live_in_one_process(tmp_path: Path, worker: Worker) -> None:
     (tmp_path / "other_app.py").write_text(
-        "from shared.functions import FunctionApp\n"
+        "from shared.azure.functions import FunctionApp\n"
         "async def other(scope, receive, send):\n"
         "    await send({'type': 'http.response.start', 'status': 299, 'headers': []})\n"
         "    await send({'type': 'http.response.body'})\n"
@@ -229,7 +229,7 @@ async def test_two_apps_live_in_one_process(tmp_path: Path, worker: Worker) -> N
 async def test_an_exception_that_leaves_the_application_is_an_empty_500(tmp_path: Path) -> None:
     # What the shell is for: the host throws away an answer that was sent before an exception.
     (tmp_path / "raising_app.py").write_text(
-        "from shared.functions import FunctionApp\n"
+        "from shared.azure.functions import FunctionApp\n"
         "async def raising(scope, receive, send):\n"
         "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
         "    await send({'type': 'http.response.body', 'body': b'lost'})\n"

@@ -9,9 +9,9 @@ import azure.functions as func
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from shared.asgi import Shell
-from shared.errors import add_handlers
-from shared.functions import FunctionApp
+from shared.azure.functions import FunctionApp
+from shared.http.middleware import wrap
+from shared.http.validation import add_handlers
 
 scopes: list[str] = []
 fired: list[str] = []
@@ -94,7 +94,7 @@ async def close() -> None:
     fired.append("closed")
 
 
-shell = Shell(inner, close, close)
+shell = wrap(inner, close, close)
 
 
 async def watched(scope: Any, receive: Any, send: Any) -> None:

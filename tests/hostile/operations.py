@@ -11,13 +11,10 @@ from typing import Any
 
 import httpx
 
-from tests.conftest import Client, make_twin
+from tests.support.app import MISSING, Client, id_of, make_twin
 from twins.app import create_app
 
-NOBODYS = "00000000-0000-7000-8000-000000000000"
-"""A well-formed id of nothing."""
-
-OPEN = {"/health", "/ready", "/.well-known/jwks.json"}
+OPEN = {"/health", "/ready", "/.well-known/jwks.json", "/.well-known/oauth-protected-resource"}
 """Routes that are the same for everybody, without a token."""
 
 
@@ -30,6 +27,8 @@ class Operation:
     parameters: tuple[dict[str, Any], ...]
     body: Any
     whole: Any
+    scopes: tuple[str, ...] = ()
+    """What a token needs for it."""
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
@@ -67,7 +66,7 @@ class Operation:
 
 @cache
 def _described() -> list[Operation]:
-    document = create_app().app.openapi()
+    document = create_app().openapi()
     found = []
     for path, item in document["paths"].items():
         for method, operation in item.items():
@@ -75,7 +74,9 @@ def _described() -> list[Operation]:
             if "requestBody" in operation:
                 schema = operation["requestBody"]["content"]["application/json"]["schema"]
                 body, whole = _example(document, schema), _whole(document, schema)
-            found.append(Operation(method.upper(), path, tuple(operation.get("parameters", ())), body, whole))
+            parameters = tuple(operation.get("parameters", ()))
+            scopes = tuple((operation["security"] or [{"bearer": []}])[0]["bearer"])
+            found.append(Operation(method.upper(), path, parameters, body, whole, scopes))
     return found
 
 
@@ -89,20 +90,22 @@ def _example(document: dict[str, Any], schema: dict[str, Any]) -> Any:
     if schema["type"] == "object":
         return {name: _example(document, schema["properties"][name]) for name in schema["required"]}
     assert schema.get("format") == "uuid", f"the walk has no example of {schema}"
-    return NOBODYS
+    return MISSING
 
 
 def _whole(document: dict[str, Any], schema: dict[str, Any], name: str = "") -> Any:
     """Return a value of a schema with every member that it names; `name` is the value's own among members."""
     match schema := _resolved(document, schema):
         case {"type": "object"}:
-            return {name: _whole(document, member, name) for name, member in schema.get("properties", {}).items()}
+            members = schema.get("properties", {}).items()
+            return {name: _whole(document, it, name) for name, it in members if not it.get("readOnly")}
         case {"type": "array"}:
-            return [_whole(document, schema["items"])]
+            # One of each kind that the items may be.
+            return [_whole(document, kind) for kind in _kinds(document, schema["items"])]
         case {"type": "boolean"}:
             return True
         case {"type": "string", "format": "uuid"}:
-            return NOBODYS
+            return MISSING
         case {"type": "string", "format": "date-time"}:
             return "2020-01-01T00:00:00Z" if name == "not_before" else "2040-01-01T00:00:00Z"
         case {"type": "string"}:
@@ -111,11 +114,20 @@ def _whole(document: dict[str, Any], schema: dict[str, Any], name: str = "") -> 
 
 
 def _resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    schema = schema.get("anyOf", [schema])[0]
-    if "$ref" not in schema:
-        return schema
-    found: dict[str, Any] = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    return found
+    """Return the first kind of what a schema stands for."""
+    while (kinds := _kinds(document, schema)) != [schema]:
+        schema = kinds[0]
+    if isinstance(schema.get("type"), list):  # this or null
+        schema = schema | {"type": schema["type"][0]}
+    return schema
+
+
+def _kinds(document: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what a schema may be instead, if it is a reference or a union."""
+    if "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    kinds: list[dict[str, Any]] = schema.get("anyOf", [schema])
+    return kinds
 
 
 def _spoiled(body: Any, poison: Any) -> list[Any]:
@@ -133,22 +145,33 @@ def _with_ids(body: Any, ids: dict[str, str]) -> Any:
 
 
 def operations() -> list[Operation]:
-    """Return every operation that is for owners, in the order of the document."""
-    return [operation for operation in _described() if operation.path not in OPEN]
+    """Return every operation that any owner may ask for, in the order of the document."""
+    return [operation for operation in _described() if operation.path not in OPEN and not operation.scopes]
 
 
-async def possessions(client: Client) -> dict[str, str]:
-    """Make one of everything that a path can name, and return the ids by the names of the parameters."""
-    twin = await make_twin(client, twin_name="Alice's secret", use_case="secret use", tone="secret tone")
+def id_in(answer: httpx.Response) -> str:
+    """Return the id of the resource that `Location` leads to."""
+    return str(id_of(answer.headers["location"]))
+
+
+async def possessions(client: Client, *, refused: bool = True) -> dict[str, str]:
+    """Make one of everything that a path can name, and return the ids by the names of the parameters.
+
+    Where nobody has `refused`, the owner's word still grants.
+    """
+    sub = (await client.get("/api/v1/me")).json()["sub"]
+    secrets = {"twin_name": "Alice's secret", "use_case": "secret use", "tone": "secret tone"}
+    twin = await make_twin(client, **secrets, principals=[sub] if refused else [])
     for n in (1, 2):
         assert (await client.put(f"{twin}/persona", json={"summary": f"Secret {n}."})).status_code == 200
-    consents = (await client.get(f"{twin}/consents")).json()["items"]
-    erased = await client.delete(await make_twin(client, twin_name="Alice's erased secret"))
     return {
-        "twin_id": twin.rpartition("/")[2],
+        "twin_id": str(id_of(twin)),
         "version": "1",
-        "consent_id": consents[0]["id"],
-        "erasure_id": erased.headers["location"].rpartition("/")[2],
+        "consent_id": (await client.get(f"{twin}/consents")).json()["items"][0]["id"],
+        "refusal_id": id_in(await client.post(f"{twin}/refusals", json={"purposes": ["refused"]}))
+        if refused
+        else MISSING,
+        "erasure_id": id_in(await client.delete(await make_twin(client, twin_name="Alice's erased secret"))),
     }
 
 
@@ -156,6 +179,8 @@ async def state(client: Client, ids: dict[str, str]) -> dict[str, Any]:
     """Read everything that an owner can read, but for what is different at each reading."""
     found = {}
     for operation in operations():
+        if any(ids[name] == MISSING for name in operation.ids):
+            continue  # nobody has refused
         if operation.method == "GET":
             answer = await client.send(operation.request(client, ids))
             assert answer.is_success, operation

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from devstack.local import ROOT
-from tests.conftest import token
-from tests.figures import record
-from tests.serving import serving
+from tests.support.app import token
+from tests.support.figures import record
+from tests.support.serving import serving
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 

@@ -5,8 +5,8 @@ import re
 import httpx
 import pytest
 
-from tests.conftest import ALEX, Client, ClientOf, is_problem, make_twin
-from tests.hostile.operations import NOBODYS, Operation, operations, possessions, state
+from tests.hostile.operations import Operation, operations, possessions, state
+from tests.support.app import ALEX, MISSING, Client, ClientOf, is_problem, make_twin
 
 
 @pytest.fixture(scope="module", name="operations")
@@ -29,7 +29,7 @@ async def test_another_owner_cannot_tell_anything_from_what_is_not_there(
     alice: Client, bob: Client, anyone: Client, operations: list[Operation]
 ) -> None:
     ids = await possessions(alice)
-    nothing = {name: NOBODYS if len(value) > 1 else value for name, value in ids.items()}
+    nothing = {name: MISSING if len(value) > 1 else value for name, value in ids.items()}
     before = await state(alice, ids)
     walked = 0
 

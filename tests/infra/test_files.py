@@ -13,8 +13,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from infra.checks.__main__ import FOLDER
-from infra.checks.rules import ALERTS
+from infra.checks.__main__ import FIRST_DEPLOYMENT
+from infra.checks.deployment import FOLDER, read
 
 ROOT = FOLDER.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -104,6 +104,14 @@ def test_no_secret_is_in_the_compose_file() -> None:
     assert ".env" in (ROOT / ".gitignore").read_text().splitlines()
 
 
+def _variables(label: str) -> set[str]:
+    return set(re.findall(r"readEnvironmentVariable\('(\w+)'", (FOLDER / f"{label}.bicepparam").read_text()))
+
+
+def test_the_snapshots_are_given_only_what_a_parameter_file_reads() -> None:
+    assert FIRST_DEPLOYMENT.keys() <= _variables("main") | _variables("prod")
+
+
 def test_new_secrets_for_azure_are_what_the_parameter_files_read() -> None:
     made = subprocess.run(
         [sys.executable, "infra/new_secrets.py", "azure"],
@@ -114,7 +122,7 @@ def test_new_secrets_for_azure_are_what_the_parameter_files_read() -> None:
     )
     values = dict(re.findall(r"^export (\w+)='(.+)'$", made.stdout, re.MULTILINE))
     for path in FOLDER.glob("*.bicepparam"):
-        assert values.keys() <= set(re.findall(r"readEnvironmentVariable\('(\w+)'", path.read_text()))
+        assert values.keys() <= _variables(path.stem)
     assert json.loads(values["TWINS_RECEIPT_KEY"])["crv"] == "P-256"
     assert len(values["TWINS_JWT_SECRET"].encode()) >= 32
 
@@ -139,9 +147,23 @@ def test_commands_name_what_is_there(where: str, run: str) -> None:
 def test_a_deployment_is_given_every_parameter_that_it_reads(job: str) -> None:
     """One that is not given would go back to its default with the next push; secrets are given by hand, once."""
     given = yaml.safe_load(WORKFLOWS["deploy.yml"])["jobs"][job]["env"]
-    read = set(re.findall(r"readEnvironmentVariable\('(\w+)'", (FOLDER / "prod.bicepparam").read_text()))
+    asked = _variables("prod")
     secret = {"TWINS_JWT_SECRET", "TWINS_DIGEST_KEY", "TWINS_RECEIPT_KEY"}
-    assert {name for name in given if name.startswith("TWINS_")} == read - secret
+    assert {name for name in given if name.startswith("TWINS_")} == asked - secret
+
+
+def test_the_workflow_and_the_guides_name_one_compiler() -> None:
+    guides = "".join((ROOT / "docs" / name).read_text() for name in ("DEPLOY.md", "OPERATIONS.md"))
+    named = re.findall(r"bicep install --version v([\d.]+\d)", WORKFLOWS["check.yml"] + guides)
+    assert [*named, *re.findall(r"compiler of these snapshots is ([\d.]+\d)", guides)] == [named[0]] * 3
+
+
+def test_what_changes_is_shown_before_it_is_deployed() -> None:
+    steps = [step.get("run", "") for step in yaml.safe_load(WORKFLOWS["deploy.yml"])["jobs"]["infrastructure"]["steps"]]
+    deployed = re.compile(r"az deployment group (what-if|create) (.+?infra/prod\.bicepparam)")
+    (shown, of_what), (made, what) = (match.groups() for step in steps if (match := deployed.search(step)))
+    assert (shown, made) == ("what-if", "create")
+    assert of_what == what
 
 
 def test_an_audience_that_is_not_set_is_still_checked() -> None:
@@ -171,10 +193,15 @@ def test_workflows_hold_no_secret_and_pin_every_action(name: str) -> None:
         assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)
 
 
-def test_every_alert_and_every_check_is_explained() -> None:
-    operations = (ROOT / "docs/OPERATIONS.md").read_text()
-    for alert in ALERTS | {"availability", "expiring-secrets"}:
-        assert f"### {alert}" in operations
+def test_every_alert_is_explained_and_what_is_explained_exists() -> None:
+    alerts = read(FOLDER / "main.snapshot.json").of(
+        "Microsoft.Insights/scheduledQueryRules",
+        "Microsoft.Insights/metricAlerts",
+        "Microsoft.EventGrid/systemTopics/eventSubscriptions",
+    )
+    names = {re.sub("^twins-[a-z0-9]{13}-|(?<=availability)-.+", "", alert.name) for alert in alerts}
+    section = (ROOT / "docs/OPERATIONS.md").read_text().partition("## Alerts")[2].partition("\n## ")[0]
+    assert names == set(re.findall("^### (.+)$", section, re.MULTILINE))
 
 
 def _anchors(text: str) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.checks.__main__ import FOLDER
+from infra.checks.deployment import FOLDER
 from infra.new_secrets import receipt_key
 from shared.settings import MIN_KEY_BYTES
 from shared.signing import parse_keys

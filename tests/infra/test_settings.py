@@ -3,19 +3,20 @@
 import json
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import yaml
 
-from infra.checks.__main__ import FOLDER
-from infra.checks.evaluate import deployment
+from infra.checks.deployment import FOLDER, read
 from infra.checks.rules import FROM_VAULT, HOST_SETTINGS, parse_settings
 from infra.new_secrets import receipt_key
-from shared.settings import Settings, load
+from twins.settings import Settings, load
 
 ROOT = FOLDER.parent
 HOST_ONLY = HOST_SETTINGS | {"AzureWebJobsStorage", "AzureWebJobs.drain.Disabled", "FUNCTIONS_WORKER_RUNTIME"}
+POSTGRES, WORKSPACE = "Microsoft.DBforPostgreSQL/flexibleServers", "Microsoft.OperationalInsights/workspaces"
+DOCUMENTDB_BACKUP_DAYS = 35
+"""The service's own, which nobody sets."""
 SECRETS = {
     "JWT_SECRETS": "j" * 64,
     "DIGEST_KEY": "d" * 64,
@@ -32,20 +33,20 @@ def _local() -> dict[str, str]:
 def _compose() -> dict[str, str]:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
     return {
-        name: re.sub(r"\$\{(\w+)-\}", lambda match: SECRETS[match[1]], value)
+        name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", re.sub(r"\$\{(\w+)-\}", lambda match: SECRETS[match[1]], value))
         for name, value in services["app"]["environment"].items()
     }
 
 
-def _azure(parameters: str) -> dict[str, str]:
-    return deployment(Path(FOLDER / parameters), {}).settings
+def _azure(label: str) -> dict[str, str]:
+    return read(FOLDER / f"{label}.snapshot.json").settings
 
 
 SOURCES: dict[str, Callable[[], dict[str, str]]] = {
     "local": _local,
     "compose": _compose,
-    "azure": lambda: _azure("main.bicepparam"),
-    "azure in production": lambda: _azure("prod.bicepparam"),
+    "azure": lambda: _azure("main"),
+    "azure in production": lambda: _azure("prod"),
 }
 
 
@@ -64,7 +65,7 @@ def test_what_a_developer_copies_names_every_setting() -> None:
 
 def test_azure_sets_every_setting_but_those_read_from_the_vault() -> None:
     read = {name.upper() for name in Settings.model_fields}
-    assert read - _azure("prod.bicepparam").keys() == FROM_VAULT
+    assert read - _azure("prod").keys() == FROM_VAULT
 
 
 def test_compose_starts_the_app_as_the_environment_would(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,3 +76,15 @@ def test_compose_starts_the_app_as_the_environment_would(monkeypatch: pytest.Mon
     settings = load()
     assert settings.postgres_dsn.get_secret_value().startswith("postgresql://twins_app:pppp")
     assert len(settings.jwt_secrets) == 1
+
+
+@pytest.mark.parametrize("label", ["main", "prod"])
+def test_certificates_name_a_day_on_which_every_backup_and_log_has_gone(label: str) -> None:
+    deployment = read(FOLDER / f"{label}.snapshot.json")
+    kept = [
+        *(server.get("properties.backup.backupRetentionDays") for server in deployment.of(POSTGRES)),
+        *(workspace.get("properties.retentionInDays") for workspace in deployment.of(WORKSPACE)),
+    ]
+
+    assert len(kept) == 2
+    assert parse_settings(deployment.settings).backup_retention_days > max(*kept, DOCUMENTDB_BACKUP_DAYS)

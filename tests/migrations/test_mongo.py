@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure, WriteError
 
 from migrations import mongo
 from migrations.mongo import COLLECTIONS
-from tests.stores import Stores
+from tests.support.stores import Stores
 
 KNOWN = {
     "bsonType", "description", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",

@@ -12,7 +12,7 @@ import pytest
 from devstack.local import ROOT
 from devstack.postgres import OWNER, SERVING, SUPERUSER, binaries
 from migrations import postgres
-from tests.stores import Stores
+from tests.support.stores import Stores
 
 FIRST = "20261124_1"
 
@@ -92,6 +92,15 @@ async def test_a_second_run_changes_nothing(dsn: str) -> None:
     assert schema_of(dsn) == before
 
 
+async def test_a_migration_takes_as_long_as_it_takes_whatever_the_database_says(database: str, dsn: str) -> None:
+    owner = await asyncpg.connect(dsn)
+    for limit in ("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "transaction_timeout"):
+        await owner.execute(f"ALTER DATABASE {database} SET {limit} = 1")
+    await owner.close()
+
+    await migrate(dsn, "upgrade", "head")
+
+
 async def test_rows_survive_the_way_there_and_back(dsn: str) -> None:
     await migrate(dsn, "upgrade", FIRST)
     columns = "id, owner, twin_name, use_case, tone, consent, version, persona_version, created_at, updated_at"
@@ -159,7 +168,7 @@ async def test_a_migration_that_fails_leaves_what_was_there(dsn: str) -> None:
         "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END'",
         "ALTER TABLE twins ADD COLUMN mine int",
         "ALTER TABLE consent_events DISABLE TRIGGER ALL",
-        "ALTER TABLE consents DROP CONSTRAINT consents_notice_sha256",
+        "ALTER TABLE notices DROP CONSTRAINT notices_sha256",
         "ALTER ROLE twins_serving SUPERUSER",
         "DROP TABLE twins CASCADE",
         "DROP TRIGGER consent_events_append_only ON consent_events",
@@ -167,9 +176,32 @@ async def test_a_migration_that_fails_leaves_what_was_there(dsn: str) -> None:
         "TRUNCATE twins CASCADE",
         "TRUNCATE consent_events",
         "DELETE FROM twins",
-        "UPDATE consents SET notice_text = ''",
+        "UPDATE notices SET notice = ''",
+        "UPDATE consent_states SET no = NULL",
+        "SELECT append_event(id, 'given', 'x', '', now()) FROM twins",
+        "UPDATE consents SET method = ''",
         "UPDATE consent_events SET seq = 0",
         "DELETE FROM consent_events",
+        "UPDATE persona_versions SET sha256 = NULL",
+        "UPDATE persona_versions SET document_id = gen_random_uuid()",
+        "UPDATE erasures SET certificate = '', completed_at = now()",
+        "UPDATE erasures SET owner_digest = ''",
+        "INSERT INTO erased_accounts (account, digest, erased_at, erasure_id) SELECT 'x', '', now(), id FROM erasures",
+        "UPDATE erased_accounts SET account = NULL",
+        "DELETE FROM erased_accounts",
+        "INSERT INTO erased_twins (twin_id, erasure_id) VALUES (uuidv7(), uuidv7())",
+        "UPDATE erased_ledgers SET root = ''",
+        "UPDATE salts SET salt = ''",
+        "DELETE FROM salts",
+        "SELECT place_lock(uuidv7(), 'x', 'none', '{x}', NULL, NULL)",
+        "UPDATE restore_state SET epoch = 0",
+        "UPDATE restores SET journal = 'lost'",
+        "INSERT INTO restores (epoch, closed_by) VALUES (99, 'operator')",
+        "SELECT begin_restore('operator')",
+        "UPDATE twins SET epoch = 99",
+        "DELETE FROM lost_events",
+        "DELETE FROM journal_entries",
+        "ALTER TABLE consent_events DISABLE TRIGGER consent_events_journal",
         "UPDATE alembic_version SET version_num = 'x'",
         "GRANT twins_owner TO twins_app",
         "SET session_replication_role = replica",
@@ -227,3 +259,41 @@ async def test_every_constraint_and_index_has_a_name_of_its_own(dsn: str) -> Non
         # What PostgreSQL makes up itself for a check that nobody named ends so.
         assert not row["name"].endswith(("_check", "_check1")), row["name"]
         assert row["name"].startswith((row["of"], "alembic_version")), row["name"]
+
+
+async def test_what_accounts_store_is_counted_when_the_count_begins(dsn: str) -> None:
+    await migrate(dsn, "upgrade", "20261128_7")
+    await query(
+        dsn,
+        """
+        INSERT INTO twins (owner, twin_name, use_case, tone)
+        SELECT 'owner ' || n % 3, 'Twin ' || n, 'support', 'warm' FROM generate_series(1, 30) n
+        """,
+    )
+    await query(dsn, "UPDATE twins SET persona_version = 2 WHERE owner = 'owner 1'")
+    for letter, size in (("a", 1024), ("b", 1025)):
+        await query(
+            dsn,
+            """
+            INSERT INTO notices SELECT id, sha256(convert_to(repeat($1, $2::int), 'UTF8')), repeat($1, $2::int)
+            FROM twins WHERE owner = 'owner 2'
+            """,
+            letter,
+            size,
+        )
+    erased = "owner = NULL, twin_name = NULL, use_case = NULL, tone = NULL, erased_at = now()"
+    await query(dsn, f"UPDATE twins SET {erased} WHERE owner = 'owner 0' OR twin_name IN ('Twin 1', 'Twin 2')")
+    usage = "SELECT * FROM account_usage ORDER BY account"
+    for _ in range(2):
+        await migrate(dsn, "upgrade", "head")
+        counted = [("owner 1", 9, 18, 0), ("owner 2", 9, 0, 9 * 1025)]
+        assert [tuple(row) for row in await query(dsn, usage)] == counted
+        await migrate(dsn, "downgrade", "20261128_7")
+    await migrate(dsn, "upgrade", "head")
+
+    await query(dsn, f"UPDATE twins SET {erased} WHERE twin_name = 'Twin 5'")
+    assert tuple((await query(dsn, usage))[1]) == ("owner 2", 8, 0, 8 * 1025)
+    await query(dsn, "UPDATE notices SET notice = NULL")
+    assert tuple((await query(dsn, usage))[1]) == ("owner 2", 8, 0, 0)
+    await query(dsn, f"UPDATE twins SET {erased} WHERE owner IS NOT NULL")
+    assert await query(dsn, usage) == []

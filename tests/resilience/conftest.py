@@ -6,7 +6,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.resilience.harness")
 
-from tests.stores import Stores, running_stores  # noqa: E402 - what is imported first is not rewritten
+from tests.support.stores import Stores, running_stores  # noqa: E402 - what is imported first is not rewritten
 
 
 @pytest.fixture(scope="module")

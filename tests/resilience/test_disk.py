@@ -13,8 +13,11 @@ import pytest
 
 from devstack.mongod import Mongod
 from devstack.postgres import SERVING, Postgres
-from tests.resilience.harness import ANSWERED, LOAD_SECONDS, Scenario, scenario, superuser_of
-from tests.stores import Stores, store_folder
+from tests.resilience.harness.limits import ANSWERED, LOAD_SECONDS
+from tests.resilience.harness.load import creators, load
+from tests.resilience.harness.scenario import Scenario, scenario
+from tests.support.database import superuser
+from tests.support.stores import Stores, store_folder
 
 DISK_MIB = 128
 """The new database and its write-ahead log take about half of it."""
@@ -75,7 +78,7 @@ async def test_a_full_disk_is_503_and_no_acknowledged_twin_is_lost(stores: Store
     async with scenario("PostgreSQL: disk full", stores) as s:
         clients = s.clients
         path = f"/api/v1/twins/{await clients.create('witness', 'before')}"
-        async with clients.load(*clients.creators(8)):
+        async with load(*creators(clients, 8)):
             await asyncio.sleep(LOAD_SECONDS)
             with full(disk):
                 await refused(s)
@@ -92,13 +95,13 @@ async def test_a_log_that_cannot_grow_takes_the_server_down_and_no_acknowledged_
 ) -> None:
     async with scenario("PostgreSQL: no room for the write-ahead log", stores) as s:
         clients = s.clients
-        async with clients.load(*clients.creators(8)):
+        async with load(*creators(clients, 8)):
             await asyncio.sleep(LOAD_SECONDS)
-            async with superuser_of(stores) as superuser:
+            async with superuser(stores) as connection:
                 with full(disk):
                     # Whoever is the first to need a new segment takes the server down; it may be this very call.
                     with contextlib.suppress(asyncpg.PostgresError):
-                        await superuser.execute("SELECT pg_switch_wal()")
+                        await connection.execute("SELECT pg_switch_wal()")
                     await refused(s)
                     await server_ends(stores.postgres)
                     await s.is_not_ready()

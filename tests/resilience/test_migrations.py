@@ -12,8 +12,11 @@ import pytest
 from devstack.local import ROOT
 from devstack.mongod import Mongod
 from devstack.postgres import DATABASE, OWNER, SERVING, Postgres
-from tests.resilience.harness import LONG, SEED, scenario, superuser_of
-from tests.stores import Stores, store_folder
+from tests.resilience.harness.limits import LONG, SEED
+from tests.resilience.harness.load import creators, load, persona_writers
+from tests.resilience.harness.scenario import scenario
+from tests.support.database import superuser
+from tests.support.stores import Stores, store_folder
 
 AT_ONCE = 6 if LONG else 2
 KILLED = 10 if LONG else 1
@@ -48,9 +51,9 @@ async def succeed(*migrations: asyncio.subprocess.Process) -> None:
 
 
 async def kill_in_the_middle(process: asyncio.subprocess.Process, stores: Stores, chance: random.Random) -> None:
-    async with superuser_of(stores) as superuser:
+    async with superuser(stores) as connection:
         async with asyncio.timeout(30):
-            while not await superuser.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", OWNER):
+            while not await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", OWNER):
                 await asyncio.sleep(0.005)
     await asyncio.sleep(chance.uniform(0, 0.2))
     if process.returncode is None:
@@ -89,8 +92,8 @@ async def test_migrations_at_once_and_killed_in_the_middle_end_in_the_schema_of_
     for _ in range(KILLED):
         await kill_in_the_middle(await upgrade(stores), stores, chance)
     await succeed(*[await upgrade(stores) for _ in range(AT_ONCE)])
-    async with superuser_of(stores) as superuser:
-        await superuser.execute(f"CREATE DATABASE undisturbed OWNER {OWNER}")
+    async with superuser(stores) as connection:
+        await connection.execute(f"CREATE DATABASE undisturbed OWNER {OWNER}")
     await succeed(await upgrade(stores, "undisturbed"))
 
     made = await schema(stores)
@@ -104,6 +107,6 @@ async def test_migrations_at_once_do_not_disturb_those_who_are_served(stores: St
     async with scenario("two migrations at once, under load", stores) as s:
         clients = s.clients
         twins = [await clients.create("author", f"twin-{n}") for n in range(2)]
-        async with clients.load(*clients.creators(4), *clients.persona_writers("author", twins)):
+        async with load(*creators(clients, 4), *persona_writers(clients, "author", twins)):
             await succeed(*[await upgrade(stores) for _ in range(AT_ONCE)])
         assert set(clients.tally.outcomes) == {"200", "201"}

@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from devstack.process import LOCALHOST
-from tests.resilience.harness import ANSWERED, ANSWERED_HUNG, LOAD_SECONDS, LONG, PATIENCE, SEED, scenario
-from tests.resilience.proxy import Proxy
-from tests.stores import Stores
+from tests.resilience.harness.limits import ANSWERED, ANSWERED_HUNG, LOAD_SECONDS, LONG, PATIENCE, SEED
+from tests.resilience.harness.load import creators, load, persona_writers
+from tests.resilience.harness.proxy import Proxy
+from tests.resilience.harness.scenario import scenario
+from tests.support.stores import Stores
 
 POSTGRES_CUT = 300, 12_000
 """Bytes: from the middle of signing in to some twenty answers."""
@@ -52,7 +54,7 @@ async def test_a_slow_network_only_makes_it_slow(stores: Stores) -> None:
         twins = [await clients.create("author", f"twin-{n}") for n in range(2)]
         for proxy in (net.postgres, net.mongod):
             proxy.delay_up, proxy.delay_down = 0.02, 0.03
-        async with clients.load(*clients.creators(4), *clients.persona_writers("author", twins)):
+        async with load(*creators(clients, 4), *persona_writers(clients, "author", twins)):
             await asyncio.sleep(LOAD_SECONDS + 1)
         for proxy in (net.postgres, net.mongod):
             proxy.delay_up = proxy.delay_down = 0.0
@@ -64,7 +66,7 @@ async def test_answers_of_postgresql_cut_in_the_middle_make_each_twin_once(store
         clients = s.clients
         await clients.create("owner", "before")
         net.postgres.cut_within = POSTGRES_CUT
-        async with clients.load(*clients.creators(8)):
+        async with load(*creators(clients, 8)):
             await until_cut(net.postgres)
             await s.recovered("GET", "/ready")
         s.figures["cuts"] = net.postgres.cuts
@@ -76,7 +78,7 @@ async def test_answers_of_mongodb_cut_in_the_middle_lose_no_version(stores: Stor
         clients = s.clients
         twins = [await clients.create("author", f"twin-{n}") for n in range(6)]
         net.mongod.cut_within = MONGODB_CUT
-        async with clients.load(*clients.persona_writers("author", twins)):
+        async with load(*persona_writers(clients, "author", twins)):
             await until_cut(net.mongod)
             await s.recovered("GET", "/ready")
         s.figures["cuts"] = net.mongod.cuts
@@ -87,7 +89,7 @@ async def test_a_black_hole_before_postgresql_is_503_in_time(stores: Stores) -> 
     async with network(stores) as net, scenario("PostgreSQL: black hole", stores, environment=net.environment) as s:
         clients = s.clients
         path = f"/api/v1/twins/{await clients.create('witness', 'before')}"
-        async with clients.load(*clients.creators(8)):
+        async with load(*creators(clients, 8)):
             await asyncio.sleep(LOAD_SECONDS)
             with clients.watched() as outage:
                 net.postgres.open_hole()
@@ -104,14 +106,14 @@ async def test_a_black_hole_before_mongodb_leaves_twins_alone(stores: Stores) ->
         clients = s.clients
         twins = [await clients.create("author", f"twin-{n}") for n in range(4)]
         path = f"/api/v1/twins/{twins[0]}/persona"
-        async with clients.load(*clients.persona_writers("author", twins)):
+        async with load(*persona_writers(clients, "author", twins)):
             await asyncio.sleep(LOAD_SECONDS)
             net.mongod.open_hole()
             with (
                 clients.watched(lambda path: "/persona" in path) as personas,
                 clients.watched(lambda path: path.startswith("/api/") and "/persona" not in path) as others,
             ):
-                async with clients.load(*clients.creators(4)):
+                async with load(*creators(clients, 4)):
                     await asyncio.gather(s.is_not_ready(), *(clients.send("GET", path, "author") for _ in range(8)))
             assert personas.outcomes["503"] >= 8
             assert personas.slowest < ANSWERED_HUNG

@@ -8,13 +8,10 @@ from typing import Literal
 import pytest
 
 from devstack.process import Server
-from tests.resilience.harness import (
-    ANSWERED,
-    ANSWERED_HUNG,
-    LOAD_SECONDS,
-    scenario,
-)
-from tests.stores import Stores
+from tests.resilience.harness.limits import ANSWERED, ANSWERED_HUNG, LOAD_SECONDS
+from tests.resilience.harness.load import creators, load, persona_writers
+from tests.resilience.harness.scenario import scenario
+from tests.support.stores import Stores
 
 type Fault = Literal["stop", "kill", "pause"]
 FAULTS: tuple[Fault, ...] = ("stop", "kill", "pause")
@@ -38,7 +35,7 @@ async def test_postgresql_goes_away_under_load_and_no_acknowledged_twin_is_lost(
     async with scenario("PostgreSQL stopped, killed, paused under load", stores) as s:
         clients = s.clients
         path = f"/api/v1/twins/{await clients.create('witness', 'before')}"
-        async with clients.load(*clients.creators(8)):
+        async with load(*creators(clients, 8)):
             for fault in FAULTS:
                 await asyncio.sleep(LOAD_SECONDS)
                 with clients.watched() as outage:
@@ -59,7 +56,7 @@ async def test_mongodb_goes_away_under_load_while_twins_go_on(stores: Stores) ->
         clients = s.clients
         twins = [await clients.create("author", f"twin-{n}") for n in range(8)]
         path = f"/api/v1/twins/{twins[0]}/persona"
-        async with clients.load(*clients.persona_writers("author", twins), *clients.creators(2)):
+        async with load(*persona_writers(clients, "author", twins), *creators(clients, 2)):
             for fault in FAULTS:
                 await asyncio.sleep(LOAD_SECONDS)
                 with clients.watched(is_of_persona) as personas, clients.watched(is_of_twin) as others:

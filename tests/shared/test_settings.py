@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from shared.settings import ConfigurationError, Settings, load
+from shared.settings import ConfigurationError
+from twins.settings import Settings, load
 
 KEY = "k" * 32
 GOOD = {
@@ -56,12 +57,18 @@ def test_every_missing_setting_is_named_at_once() -> None:
 
 
 def test_some_source_of_keys_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match="JWT_SECRETS or KEY_VAULT_URL"):
+    with pytest.raises(ConfigurationError, match="JWT_SECRETS, KEY_VAULT_URL or AUTH_ISSUERS"):
         loaded(monkeypatch, JWT_SECRETS=None)
     with pytest.raises(ConfigurationError, match="RECEIPT_KEYS or KEY_VAULT_URL"):
         loaded(monkeypatch, RECEIPT_KEYS=None)
     vault = loaded(monkeypatch, JWT_SECRETS=None, RECEIPT_KEYS=None, KEY_VAULT_URL="https://v.vault.azure.net")
     assert (vault.jwt_secrets, vault.receipt_keys) == ((), None)
+
+
+def test_common_work_keeps_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded(monkeypatch, POSTGRES_POOL_MAX="5").postgres_pool_reserved == 4
+    with pytest.raises(ConfigurationError, match="POSTGRES_POOL_RESERVED must be less than POSTGRES_POOL_MAX"):
+        loaded(monkeypatch, POSTGRES_POOL_MAX="4")
 
 
 def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,14 +116,27 @@ def test_a_key_is_measured_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DIGEST_KEY", "d" * 31),
         ("POSTGRES_POOL_MAX", "0"),
         ("POSTGRES_POOL_MIN", "-1"),
+        ("POSTGRES_POOL_RESERVED", "-1"),
         ("POSTGRES_ACQUIRE_TIMEOUT", "0"),
         ("POSTGRES_AUTH", "secret-thing"),
         ("MONGODB_AUTH", "secret-thing"),
         ("MONGODB_TIMEOUT", "secret-thing"),
         ("MONGODB_DATABASE", "x" * 64),
         ("JWT_REQUIRE_EXP", "secret-thing"),
+        ("JWT_MAX_LIFE", "0"),
+        ("JWT_NBF_LEEWAY", "301"),
+        ("KEY_VAULT_MAX_AGE", "0"),
+        ("ACCOUNT_REQUESTS", "0"),
+        ("ACCOUNT_DECISIONS", "0"),
+        ("ACCOUNT_NOES", "0"),
+        ("ACCOUNT_TWINS", "-1"),
+        ("ACCOUNT_VERSIONS", "-1"),
+        ("ACCOUNT_BYTES", "-1"),
         ("LOG_LEVEL", "secret-thing"),
         ("ERASURE_SECOND_SWEEP", "-1"),
+        ("BACKUP_RETENTION_DAYS", "-1"),
+        ("JOURNAL_RETENTION_DAYS", "0"),
+        ("JOURNAL_RETENTION_DAYS", "36"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named_and_its_value_is_not_shown(
@@ -128,6 +148,145 @@ def test_a_setting_that_does_not_fit_is_named_and_its_value_is_not_shown(
     assert f"{name}:" in str(refused.value)
     assert "secret-thing" not in str(refused.value)
     assert "d" * 31 not in str(refused.value)
+
+
+def test_keys_from_the_vault_must_outlive_their_refresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="KEY_VAULT_MAX_AGE must be at least twice KEY_VAULT_REFRESH"):
+        loaded(monkeypatch, KEY_VAULT_REFRESH="300", KEY_VAULT_MAX_AGE="599")
+    assert loaded(monkeypatch, KEY_VAULT_REFRESH="300", KEY_VAULT_MAX_AGE="600").key_vault_max_age == 600
+
+
+ROW: dict[str, Any] = {
+    "issuer": "https://id.example",
+    "audience": ["twins"],
+    "subject_claim": "sub",
+    "algorithms": ["RS256"],
+    "jwks_uri": "https://id.example/keys",
+}
+
+
+def rows(*changes: dict[str, Any]) -> str:
+    """Return `AUTH_ISSUERS` with a good row for each of `changes`; None drops a member."""
+    return json.dumps([{k: v for k, v in (ROW | change).items() if v is not None} for change in changes])
+
+
+def test_with_issuers_alone_no_jwt_secret_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch, JWT_SECRETS=None, AUTH_ISSUERS=rows({}))
+    assert [issuer.issuer for issuer in settings.auth_issuers] == ["https://id.example"]
+    assert not settings.takes_hs256
+
+    assert loaded(monkeypatch, AUTH_ISSUERS=rows({})).takes_hs256
+    assert loaded(monkeypatch, AUTH_ISSUERS="[]").auth_issuers == ()
+    vault = {"JWT_SECRETS": None, "RECEIPT_KEYS": None, "KEY_VAULT_URL": "https://v.vault.azure.net"}
+    assert loaded(monkeypatch, **vault, AUTH_ISSUERS=None).key_vault_jwt_secret == "jwt-secret"
+    assert not loaded(monkeypatch, **vault, AUTH_ISSUERS=rows({}), KEY_VAULT_JWT_SECRET="").takes_hs256
+    assert loaded(monkeypatch, **vault, AUTH_ISSUERS=rows({}), KEY_VAULT_JWT_SECRET="jwt-secret").takes_hs256
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        *(({name: None}, name) for name in ("issuer", "audience", "subject_claim", "algorithms")),
+        ({"issuer": ""}, "issuer"),
+        ({"issuer": "https://id.example\nmore"}, "issuer"),
+        ({"issuer": "i" * 256}, "issuer"),
+        ({"issuer": ["https://id.example"]}, "issuer"),
+        ({"audience": []}, "audience"),
+        ({"audience": "twins"}, "audience"),
+        ({"audience": [""]}, "audience[0]"),
+        ({"subject_claim": ""}, "subject_claim"),
+        ({"owner_claim": "a b"}, "owner_claim"),
+        ({"scope_claims": []}, "scope_claims"),
+        ({"algorithms": []}, "algorithms"),
+        ({"algorithms": ["HS256"]}, "algorithms[0]"),
+        ({"algorithms": ["RS256", "none"]}, "algorithms[1]"),
+        ({"typ": []}, "typ"),
+        ({"tenants": ["a/b"]}, "tenants[0]"),
+        ({"bare_subjects": "perhaps"}, "bare_subjects"),
+        ({"jwks_uri": "http://id.example/keys"}, "jwks_uri"),
+        ({"jwks_uri": "https://user:secret-thing@id.example/keys"}, "jwks_uri"),
+        ({"jwks_uri": "https://id.example/keys#one"}, "jwks_uri"),
+        ({"jwks_uri": "https:///keys"}, "jwks_uri"),
+        ({"jwks_uri": "https://id.example:port/keys"}, "jwks_uri"),
+        ({"jwks_uri": None, "discovery": "ftp://id.example"}, "discovery"),
+        ({"jwksuri": "secret-thing"}, "jwksuri"),
+    ],
+)
+def test_a_bad_row_of_issuers_is_named_with_its_member(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], place: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(monkeypatch, AUTH_ISSUERS=rows({"issuer": "https://good.example"}, change))
+
+    assert f"AUTH_ISSUERS[1].{place}: " in str(refused.value)
+    assert "secret-thing" not in str(refused.value)
+    assert "AUTH_ISSUERS[0]" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("issuers", "reason"),
+    [
+        ("https://id.example", "AUTH_ISSUERS: Value error, must be a JSON array of objects"),
+        ("{}", "AUTH_ISSUERS: "),
+        ('["https://id.example"]', "AUTH_ISSUERS[0]: "),
+        (rows({"jwks_uri": None}), "AUTH_ISSUERS[0]: Value error, needs either discovery or jwks_uri"),
+        (rows({"discovery": "https://id.example/d"}), "AUTH_ISSUERS[0]: Value error, needs either"),
+        (rows({"tenants": ["one"]}), "AUTH_ISSUERS[0]: Value error, tenants and {tenantid}"),
+        (rows({"issuer": "https://x/{tenantid}"}), "AUTH_ISSUERS[0]: Value error, tenants and {tenantid}"),
+        (rows({}, {}), "AUTH_ISSUERS has an issuer twice"),
+        (rows({"issuer": "https://x/one"}, {"issuer": "https://x/{tenantid}", "tenants": ["one"]}), "twice"),
+        (rows({"issuer": "https://hs.example"}), "JWT_ISSUER, of HS256 tokens, is an issuer of AUTH_ISSUERS too"),
+        (rows({"bare_subjects": True}), "bare_subjects"),
+        (rows({"bare_subjects": True}, {"issuer": "x", "bare_subjects": True}), "only one issuer"),
+    ],
+)
+def test_issuers_that_do_not_fit_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch, issuers: str, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(monkeypatch, AUTH_ISSUERS=issuers, JWT_ISSUER="https://hs.example")
+
+    assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9/keys", "http://localhost/keys", "http://[::1]:9/keys"])
+def test_addresses_on_this_machine_may_be_http(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    assert loaded(monkeypatch, AUTH_ISSUERS=rows({"jwks_uri": address})).auth_issuers[0].jwks_uri == address
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("https://twins.example.com", "https://twins.example.com"),
+        ("https://twins.example.com:8443/", "https://twins.example.com:8443"),
+        ("http://127.0.0.1:7071", "http://127.0.0.1:7071"),
+        ("http://localhost:7071/", "http://localhost:7071"),
+    ],
+)
+def test_the_address_of_the_service_is_an_origin(monkeypatch: pytest.MonkeyPatch, address: str, origin: str) -> None:
+    assert loaded(monkeypatch, PUBLIC_URL=address).public_url == origin
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://twins.example.com",
+        "https://twins.example.com/api",
+        "https://twins.example.com//",
+        "https://twins.example.com?x=1",
+        "https://twins.example.com/#x",
+        "https://user:secret-thing@twins.example.com",
+        "https://twins.example.com\nx",
+        'https://twins.example.com"',
+        "twins.example.com",
+        "//twins.example.com",
+        "https://",
+    ],
+)
+def test_an_address_that_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    with pytest.raises(ConfigurationError, match="PUBLIC_URL: ") as refused:
+        loaded(monkeypatch, PUBLIC_URL=address)
+    assert "secret-thing" not in str(refused.value)
 
 
 def test_secrets_do_not_show_when_settings_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:

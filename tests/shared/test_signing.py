@@ -10,11 +10,12 @@ from joserfc.jwk import KeySet
 from pydantic import SecretStr
 
 from infra.new_secrets import signing_key
-from shared.auth import StaticKeys
-from shared.errors import Unavailable
-from shared.settings import ConfigurationError, Settings
+from shared.http.problems import Unavailable
+from shared.settings import ConfigurationError
 from shared.signing import Signer, SigningKeyError, parse_keys
+from shared.tokens import StaticKeys
 from twins.app import create_app
+from twins.settings import Settings
 
 KEY, OTHER = signing_key(), signing_key()
 PUBLIC = {name: value for name, value in OTHER.items() if name != "d"}

@@ -6,45 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
-import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.sdk.trace import TracerProvider
 
 from devstack.local import ROOT
-from infra.checks.__main__ import FOLDER
-from infra.checks.evaluate import deployment
 from shared import telemetry
-from tests.conftest import token
-from tests.stores import MEASURED
-
-CONNECTION = "InstrumentationKey=00000000-0000-0000-0000-000000000000;IngestionEndpoint=https://127.0.0.1:9/"
-TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-NOT_THE_APP = "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS"
-AS_DEPLOYED = deployment(FOLDER / "prod.bicepparam", {}).settings
-
-
-@pytest.fixture(scope="module")
-def bearer() -> str:
-    return token("person@example.com")
-
-
-@pytest.fixture(scope="module", params=["app", "worker"])
-def exported(request: pytest.FixtureRequest, environment: dict[str, str], bearer: str) -> dict[str, Any]:
-    """Everything that a process with telemetry exported while it was used; who had set the exporters up."""
-    run = subprocess.run(
-        [sys.executable, "-m", "tests.shared.exported_telemetry", request.param, bearer, f"00-{TRACE}-{PARENT}-01"],
-        env=os.environ
-        | MEASURED
-        | environment
-        | {"APPLICATIONINSIGHTS_CONNECTION_STRING": CONNECTION, "LOG_NAMES": "false", "LOG_LEVEL": "DEBUG"}
-        # Of the worker: every span is kept, and nothing but telemetry is sent anywhere.
-        | {NOT_THE_APP: AS_DEPLOYED[NOT_THE_APP], "OTEL_TRACES_SAMPLER": "always_on"}
-        | {"APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true", "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(run.stdout)
-    return found
+from tests.support.telemetry import AS_DEPLOYED, NOT_THE_APP, PARENT, TRACE, UNRECORDED, WITHOUT_STORE
 
 
 def points(exported: dict[str, Any], name: str) -> dict[str, float]:
@@ -77,8 +45,48 @@ def test_a_request_goes_on_with_the_trace_of_its_caller(exported: dict[str, Any]
     listed = next(span for span in exported["spans"] if span["name"] == "GET /api/v1/twins")
     made = next(span for span in exported["spans"] if span["name"] == "POST /api/v1/twins")
 
-    assert (listed["context"]["trace_id"], listed["parent_id"]) == (f"0x{TRACE}", f"0x{PARENT}")
-    assert made["parent_id"] is None
+    assert listed["context"]["trace_id"] == f"0x{TRACE}"
+    if exported["host"]:  # whose own span is between
+        assert {f"0x{span.split('-')[2]}" for span in exported["host"]} >= {listed["parent_id"], made["parent_id"]}
+    else:
+        assert (listed["parent_id"], made["parent_id"]) == (f"0x{PARENT}", None)
+
+
+def test_everything_of_a_request_has_one_trace(exported: dict[str, Any]) -> None:
+    """The host's row, the app's, those of the stores, and each log line: one operation id, in Application Insights."""
+    lines: dict[str, set[str]] = {}
+    for log in exported["logs"]:
+        if (request_id := log["attributes"].get("request_id")) not in {None, WITHOUT_STORE}:
+            lines.setdefault(request_id, set()).add(log["trace_id"])
+    assert len(lines) == 10
+    assert all(len(traces) == 1 for traces in lines.values())
+    traces = [trace for (trace,) in lines.values()]
+    assert len(set(traces)) == 10
+    roots = [span for span in exported["spans"] if span["kind"] == "SpanKind.SERVER" and span["name"] != "GET /ready"]
+    assert [span["context"]["trace_id"] for span in roots] == [trace for trace in traces if UNRECORDED not in trace]
+    if exported["host"]:
+        assert traces == [f"0x{span.split('-')[1]}" for span in exported["host"]]
+
+
+def test_a_trace_that_its_caller_does_not_record_has_lines_and_no_spans(exported: dict[str, Any]) -> None:
+    """By the sampled flag (W3C Trace Context §3.2), with a sampler that is called `parentbased`."""
+    assert f"0x{UNRECORDED}" in {log["trace_id"] for log in exported["logs"]}
+    assert f"0x{UNRECORDED}" not in {span["context"]["trace_id"] for span in exported["spans"]}
+
+
+async def test_drivers_make_no_spans_in_a_request_that_is_not_recorded() -> None:
+    seen: list[bool] = []
+
+    async def app(*_: object) -> None:
+        seen.append(is_instrumentation_enabled())
+
+    async def nothing(*_: object) -> Any:
+        pass
+
+    await telemetry.spare(app, {}, nothing, nothing)
+    with trace.use_span(TracerProvider().get_tracer("test").start_span("request")):
+        await telemetry.spare(app, {}, nothing, nothing)
+    assert seen == [False, True]
 
 
 def test_the_worker_instruments_no_more_than_the_app_does() -> None:
@@ -89,20 +97,25 @@ def test_the_worker_instruments_no_more_than_the_app_does() -> None:
 def test_log_fields_are_attributes(exported: dict[str, Any]) -> None:
     created = next(log for log in exported["logs"] if log["body"] == "Twin created")
 
-    assert set(created["attributes"]) >= {"request_id", "owner", "twin_id", "twin_name"}
+    assert set(created["attributes"]) >= {
+        *("request_id", "owner", "twin_id", "twin_name"),
+        *("method", "route", "status", "duration_ms", "transition"),
+    }
 
 
 def test_decisions_and_transitions_are_counted(exported: dict[str, Any]) -> None:
-    assert points(exported, "twins.decisions") == {"granted": 1, "withdrawn": 1}
+    assert points(exported, "twins.decisions") == {"granted": 2, "withdrawn": 1}
     assert points(exported, "twins.consents") == {"given": 1, "withdrawn": 1, "erased": 1}
     assert points(exported, "twins.outbox.dead") == {"": 0}
     assert points(exported, "twins.outbox.age")[""] >= 0
+    assert points(exported, "twins.ledger.broken")[""] >= 0
+    assert points(exported, "twins.ledger.age")[""] >= 0
 
 
 def test_nothing_exported_is_personal_or_secret(exported: dict[str, Any], bearer: str) -> None:
     everything = json.dumps(exported)
 
-    for secret in ("Zebulon", "secret", "person@example.com", bearer, bearer.rpartition(".")[2]):
+    for secret in ("Zebulon", "hidden", "person@example.com", bearer, bearer.rpartition(".")[2]):
         assert secret not in everything
 
 

@@ -1,108 +1,80 @@
-"""Consents, the gate, the ledger and the keys that receipts are verified with."""
+"""`/api/v1/twins/{twin_id}/consents`."""
 
 from typing import Annotated
-from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import Response
 
-from shared import logs
-from shared.api import ApiRoute, answer, operation_id
 from shared.auth import User
-from shared.context import Ctx
-from shared.docs import headers, problems
-from shared.errors import Unavailable
-from shared.idempotency import IdempotencyKey
-from shared.models import TwinId
-from shared.paging import Cursor, Limit, Page
+from shared.http.arguments import MaxBytes
+from shared.http.bounds import of_kind
+from shared.http.idempotency import IdempotencyKey
+from shared.http.openapi import headers, problems, scopes_that_open
+from shared.http.paging import Paging
+from shared.http.routing import answer, api_router
+from twins.bounds import NO
 from twins.consent import service
-from twins.consent.models import (
-    GENERAL,
-    Consent,
-    ConsentCreate,
-    ConsentRenew,
-    Decision,
-    Decisions,
-    Jwks,
-    LedgerEntry,
-    Purpose,
-    Questions,
-    Verification,
-)
+from twins.consent.models import Consent, ConsentCreate, ConsentId, ConsentPage, ConsentRenew, ConsentWithdraw
+from twins.consent.problems import ConsentActive, ConsentEnded, PersonMustConsent
+from twins.context import Ctx
+from twins.parent import TwinId
+from twins.quotas import QuotaExceeded
+from twins.scopes import STOP
 
-router = APIRouter(prefix="/api/v1", route_class=ApiRoute, generate_unique_id_function=operation_id)
-keys_router = APIRouter(generate_unique_id_function=operation_id)
+router = api_router("/twins/{twin_id}/consents", "consents")
 
-ConsentId = Annotated[UUID, Path(description="The consent's id.")]
+# A notice of 20,000 characters, each of them twelve bytes as JSON escapes.
+_NOTICE = MaxBytes(256 * 1024)
 
 
-@router.get("/twins/{twin_id}/decision", tags=["decisions"], response_model=Decision)
-async def decide(
-    twin_id: TwinId,
-    user: User,
-    ctx: Ctx,
-    purpose: Annotated[Purpose, Query(description="What somebody wants to use the twin for.")] = GENERAL,
-) -> Response:
-    """Ask the gate: may this twin be used for this purpose, now, and why.
-
-    For the twin's owner, and about any twin for a token with the scope `twins:decide`.
-    """
-    return answer(await service.decide(ctx, user, twin_id, purpose))
-
-
-@router.post("/decisions", tags=["decisions"], response_model=Decisions)
-async def decide_many(body: Questions, user: User, ctx: Ctx) -> Response:
-    """Ask the gate up to a hundred questions, answered in order and as of one moment."""
-    return answer(await service.decide_many(ctx, user, body))
-
-
-@router.get("/twins/{twin_id}/consents", tags=["consents"], response_model=Page[Consent])
-async def list_consents(twin_id: TwinId, user: User, ctx: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Response:
+@router.get("", response_model=ConsentPage, responses=headers(200, "Link"))
+async def list_consents(twin_id: TwinId, user: User, ctx: Ctx, pages: Paging) -> Response:
     """List a twin's consents, newest first."""
-    return answer(await service.find(ctx, user, twin_id, limit, cursor))
+    return pages.answer(await service.find(ctx, user, twin_id, pages))
 
 
 @router.post(
-    "/twins/{twin_id}/consents",
-    tags=["consents"],
+    "",
     status_code=201,
     response_model=Consent,
-    responses=headers(201, "Location") | problems(service.ConsentActive),
+    responses=headers(201, "Location") | problems(ConsentActive, PersonMustConsent, QuotaExceeded),
 )
-async def create_consent(twin_id: TwinId, body: ConsentCreate, user: User, ctx: Ctx, key: IdempotencyKey) -> Response:
-    """Record that a person has agreed, and to exactly what."""
-    logs.bind(twin_id=str(twin_id))
+async def create_consent(
+    twin_id: TwinId, body: Annotated[ConsentCreate, _NOTICE], user: User, ctx: Ctx, key: IdempotencyKey
+) -> Response:
+    """Record the consent of a person, and the exact terms that the person agreed to.
+
+    The twin's owner may record anybody's consent, until a person has spoken on the twin: by their own consent,
+    or by a no. A person that the twin names may record their own all the same, which opens their own refusal.
+    """
     return (await service.create(ctx, user, twin_id, body, key)).response()
 
 
-@router.get("/me/consents", tags=["consents"], response_model=Page[Consent])
-async def list_given_consents(user: User, ctx: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Response:
-    """List the consents that you have given, to your own twins and those of others, newest first."""
-    return answer(await service.find_given(ctx, user, limit, cursor))
-
-
-@router.get("/twins/{twin_id}/consents/{consent_id}", tags=["consents"], response_model=Consent)
+@router.get("/{consent_id}", response_model=Consent)
 async def get_consent(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx) -> Response:
     """Get a consent, as the twin's owner or as the person who gave it."""
     return answer(await service.get(ctx, user, twin_id, consent_id))
 
 
-@router.post("/twins/{twin_id}/consents/{consent_id}/withdraw", tags=["consents"], response_model=Consent)
-async def withdraw_consent(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx) -> Response:
-    """Withdraw a consent, as the twin's owner or as the person who gave it.
+@router.post("/{consent_id}/withdraw", response_model=Consent, openapi_extra=scopes_that_open(STOP))
+@of_kind(NO)
+async def withdraw_consent(
+    twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx, body: ConsentWithdraw | None = None
+) -> Response:
+    """Withdraw a consent with all its renewals, or some of its purposes.
 
-    It has taken effect when you read the answer. Withdrawing again changes nothing; withdrawing one
-    that was renewed withdraws the renewal.
+    The account that the consent names may do so, the twin's owner, and an operator (scope `twins:stop`).
+
+    The withdrawal is in effect when you read the answer, whatever the state of the consent was. A person's
+    stands as a refusal, which nobody else can open; the owner's ends this line of renewals and nothing else.
     """
-    logs.bind(twin_id=str(twin_id))
-    return answer(await service.withdraw(ctx, user, twin_id, consent_id))
+    return answer(await service.withdraw(ctx, user, twin_id, consent_id, body or ConsentWithdraw()))
 
 
 @router.post(
-    "/twins/{twin_id}/consents/{consent_id}/renew",
-    tags=["consents"],
+    "/{consent_id}/renew",
     status_code=201,
     response_model=Consent,
-    responses=headers(201, "Location") | problems(service.ConsentEnded),
+    responses=headers(201, "Location") | problems(ConsentEnded, PersonMustConsent, QuotaExceeded),
 )
 async def renew_consent(
     twin_id: TwinId,
@@ -110,20 +82,18 @@ async def renew_consent(
     user: User,
     ctx: Ctx,
     key: IdempotencyKey,
-    body: ConsentRenew | None = None,
+    body: Annotated[ConsentRenew | None, _NOTICE] = None,
 ) -> Response:
-    """Replace a given or expired consent by a new one with the same purposes.
+    """Replace a given or expired consent by a new one with the same purposes, but for the withdrawn ones.
 
-    It takes effect at once, so a live consent is renewed when the new terms may begin: a later
-    `not_before` is refused, since the twin would have no consent until then.
+    The renewal takes effect at once. For a live consent, a later `not_before` is refused: the twin
+    would have no consent until then.
     """
-    logs.bind(twin_id=str(twin_id))
     return (await service.renew(ctx, user, twin_id, consent_id, body or ConsentRenew(), key)).response()
 
 
 @router.get(
-    "/twins/{twin_id}/consents/{consent_id}/receipt",
-    tags=["consents"],
+    "/{consent_id}/receipt",
     response_class=Response,
     responses={200: {"content": {"application/jose": {"schema": {"type": "string"}}}, "description": "A JWS"}},
 )
@@ -133,21 +103,3 @@ async def get_receipt(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: C
     A compact JWS (RFC 7515) with ES256; its keys are at `/.well-known/jwks.json`.
     """
     return Response(await service.make_receipt(ctx, user, twin_id, consent_id), media_type="application/jose")
-
-
-@router.get("/twins/{twin_id}/ledger", tags=["ledger"], response_model=Page[LedgerEntry])
-async def get_ledger(twin_id: TwinId, user: User, ctx: Ctx, limit: Limit = 20, cursor: Cursor = None) -> Response:
-    """List the events of a twin's ledger, oldest first."""
-    return answer(await service.ledger(ctx, user, twin_id, limit, cursor))
-
-
-@router.get("/twins/{twin_id}/ledger/verification", tags=["ledger"], response_model=Verification)
-async def verify_ledger(twin_id: TwinId, user: User, ctx: Ctx) -> Response:
-    """Recompute the whole hash chain, and name the first event that is not as it was written."""
-    return answer(await service.verify(ctx, user, twin_id))
-
-
-@keys_router.get("/.well-known/jwks.json", tags=["keys"], responses=problems(Unavailable))
-async def get_jwks(ctx: Ctx) -> Jwks:
-    """Get the public keys that receipts and certificates are verified with (RFC 7517)."""
-    return Jwks.model_validate(await ctx.signer.jwks())

@@ -1,0 +1,1 @@
+"""`/erasures`: twins disappear at once, sweeps remove them from both stores, and a certificate proves it."""

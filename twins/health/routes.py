@@ -3,18 +3,17 @@
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import BaseModel
 
-from shared.api import operation_id
-from shared.context import Ctx
-from shared.docs import problems
-from shared.errors import Unavailable
+from shared.http.openapi import problems
+from shared.http.problems import Unavailable
+from shared.http.routing import public_router
+from twins.context import Ctx
 
-router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
+router = public_router("health")
 
 READY_WITHIN = 2.0
-"""Seconds for both stores to answer."""
+"""Seconds for both stores, and the vault, to answer."""
 
 
 class Health(BaseModel):
@@ -24,26 +23,28 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Both stores answer."""
+    """Both stores answer, and there are keys for HS256 tokens where these are accepted."""
 
     status: Literal["ready"] = "ready"
 
 
 @router.get("/health")
-@router.head("/health", include_in_schema=False)
 async def health() -> Health:
-    """Tell that the process runs; touches nothing else."""
+    """Show that the process runs; checks nothing else."""
     return Health()
 
 
 @router.get("/ready", responses=problems(Unavailable))
-@router.head("/ready", include_in_schema=False)
 async def ready(ctx: Ctx) -> Readiness:
-    """Tell whether PostgreSQL and MongoDB both answer within 2 seconds."""
+    """Show whether PostgreSQL and MongoDB both answer within 2 seconds, and a key can verify HS256 tokens.
+
+    Where these are not accepted, no key is needed. Identity providers are not asked: their keys outlast an outage.
+    """
     try:
         async with asyncio.timeout(READY_WITHIN), asyncio.TaskGroup() as group:
             group.create_task(ctx.postgres.ping())
             group.create_task(ctx.mongo.ping())
+            group.create_task(ctx.authenticator.check_secrets())
     except (TimeoutError, ExceptionGroup):
-        raise Unavailable("A store does not answer.") from None
+        raise Unavailable("A store does not answer, or the vault with the keys of tokens.") from None
     return Readiness()

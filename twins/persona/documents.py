@@ -1,45 +1,96 @@
 """Persona documents in MongoDB. A document counts only once PostgreSQL has made it a version."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-from shared.mongo import Mongo
+from shared.lane import Lane
+from shared.stores.mongo import InvalidBSON, Mongo, sha256_of
 from twins.persona.models import Example, Fact, Persona, Style
 
 _COLLECTION = "personas"
 _NESTED = set(Persona.model_fields) - {"extensions"}
+_CHANGED = "Persona document has changed"
+
+MAX_BYTES = 256 * 1024
+"""Size of a persona as compact UTF-8 JSON."""
+
+_LANE = Lane("documents", threads=1, within=2.0)
+"""Large documents are read here, and all are made here."""
+_FEW, _SHORT = 100, 16 * 1024
 
 
-async def insert_document(mongo: Mongo, twin_id: UUID, persona: Persona) -> UUID:
-    """Store a persona and return the document's id, which nobody can guess."""
-    document_id = uuid4()
-    content = persona.model_dump(include=_NESTED)
+class BrokenError(Exception):
+    """A document is missing, or has changed since it was stored; the text says which."""
+
+
+class TooLargeError(Exception):
+    """A persona is larger than a document may be."""
+
+
+class Stored(NamedTuple):
+    """A stored document: its id, which nobody can guess, and its digest, which binds a version to it."""
+
+    document_id: UUID
+    sha256: bytes
+    size: int
+    """Of the persona as compact UTF-8 JSON."""
+
+
+async def insert_document(mongo: Mongo, twin_id: UUID, persona: Persona) -> Stored:
+    """Store a persona; raises `TooLargeError`, or `Unavailable` also where too many are stored."""
+    content, stored = await _LANE.run(_made, persona)
+    if stored.size > MAX_BYTES:
+        raise TooLargeError
     async with mongo.collection(_COLLECTION) as collection:
         await collection.insert_one(
-            {
-                "_id": document_id,
-                "twin_id": twin_id,
-                "persona": content,
-                # As text: BSON turns {"$ref": …, "$id": …} into a reference, and has no integers
-                # beyond 64 bits and no NUL in names.
-                "extensions": json.dumps(persona.extensions, ensure_ascii=False, separators=(",", ":")),
-                "created_at": datetime.now(UTC),
-            }
+            {"_id": stored.document_id, "twin_id": twin_id, **content, "created_at": datetime.now(UTC)}
         )
-    return document_id
+    return stored
 
 
-async def find_document(mongo: Mongo, twin_id: UUID, document_id: UUID) -> Persona | None:
-    """Return a stored persona, as it was given."""
-    async with mongo.collection(_COLLECTION) as collection:
-        found = await collection.find_one({"_id": document_id, "twin_id": twin_id})
+def _made(persona: Persona) -> tuple[dict[str, Any], Stored]:
+    # `extensions` as text: BSON turns {"$ref": …, "$id": …} into a reference, and has no integers beyond 64
+    # bits and no NUL in names.
+    nested, extensions = persona.model_dump(include=_NESTED), _text(persona.extensions)
+    content = {"persona": nested, "extensions": extensions}
+    size = len(_text(nested).encode()) + len(extensions.encode()) + len(',"extensions":')
+    return content, Stored(uuid4(), sha256_of(content), size)
+
+
+def _text(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+async def find_document(mongo: Mongo, twin_id: UUID, document_id: UUID, sha256: bytes | None) -> Persona:
+    """Return a stored persona; raises `BrokenError` where there is no such document, or it has another digest.
+
+    `sha256` is None for documents from before the digests.
+    """
+    try:
+        async with mongo.collection(_COLLECTION) as collection:
+            found = await collection.find_one({"_id": document_id, "twin_id": twin_id})
+    except InvalidBSON:
+        raise BrokenError(_CHANGED) from None
     if found is None:
-        return None
+        raise BrokenError("Persona document is missing")
+    return await _LANE.run(_persona, found, sha256) if _is_large(found) else _persona(found, sha256)
+
+
+def _is_large(found: Mapping[str, Any]) -> bool:
+    match found:
+        case {"extensions": str(extensions), "persona": {"facts": list(facts), "examples": list(examples)}}:
+            return len(extensions) > _SHORT or len(facts) + len(examples) > _FEW
+    return False  # it is broken
+
+
+def _persona(found: Mapping[str, Any], sha256: bytes | None) -> Persona:
+    if sha256 is not None and sha256_of({name: found.get(name) for name in ("persona", "extensions")}) != sha256:
+        raise BrokenError(_CHANGED)
     content = found["persona"]
-    # It was checked when it was written: a limit that changes must not make it unreadable.
+    # The document passed the checks of its time: a limit that changes must not make it unreadable.
     return Persona.model_construct(
         **content
         | {
@@ -59,7 +110,7 @@ async def find_ids(mongo: Mongo, twin_ids: Sequence[UUID], limit: int) -> list[U
 
 
 class Made(NamedTuple):
-    """A document that may be a version, or not."""
+    """A document, which may be a version."""
 
     document_id: UUID
     twin_id: UUID
@@ -74,7 +125,7 @@ async def find_made(mongo: Mongo, since: datetime, until: datetime, limit: int) 
     return [Made(document["_id"], document["twin_id"], document["created_at"]) for document in found]
 
 
-async def delete_documents(mongo: Mongo, document_ids: Sequence[UUID]) -> None:
-    """Remove documents."""
+async def delete_documents(mongo: Mongo, twin_ids: Iterable[UUID], document_ids: Sequence[UUID]) -> None:
+    """Remove documents of these twins: with the key of the shards, so that the others are not asked."""
     async with mongo.collection(_COLLECTION) as collection:
-        await collection.delete_many({"_id": {"$in": list(document_ids)}})
+        await collection.delete_many({"twin_id": {"$in": list(set(twin_ids))}, "_id": {"$in": list(document_ids)}})

@@ -1,13 +1,19 @@
-"""Personas as they cross the wire, and as they are stored."""
+"""Personas in requests, in answers and in the store."""
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from shared.models import Input, Output, Timestamp
-from shared.text import Phrase, Prose, Text
+from shared.http.fields import Input, Moment, Output, Timestamp
+from shared.http.merge_patch import merge
+from shared.http.paging import Page
+from shared.http.problems import ValidationFailed
+from shared.http.text import Phrase, Prose, Text
+from twins import parent
 
 # RFC 5646 §2.1: langtag, without the grandfathered tags.
 _LANGTAG = (
@@ -21,27 +27,28 @@ def _language(tag: str) -> str:
     """Return the tag in the case of RFC 5646 §2.1.1: `zh-Hant-TW`."""
     if not re.fullmatch(_LANGTAG, tag):
         raise ValueError("must be a language tag (BCP 47), such as pt-BR")
-    first, *rest = tag.lower().split("-")
-    found = [first]
-    for part in rest:
-        before_singleton = all(len(earlier) > 1 for earlier in found)
-        if before_singleton and re.fullmatch("[a-z]{2}", part):
-            found.append(part.upper())
-        elif before_singleton and re.fullmatch("[a-z]{4}", part):
-            found.append(part.capitalize())
-        else:
-            found.append(part)
-    return "-".join(found)
+    # From the first singleton on, all is in lower case.
+    head, *extensions = re.split("(?=-[0-9a-z]-)", tag.lower(), maxsplit=1)
+    head = re.sub(r"-[a-z]{2}\b", lambda region: region[0].upper(), head)
+    head = re.sub(r"-[a-z]{4}\b", lambda script: script[0].title(), head)
+    return "".join([head, *extensions])
 
 
 Language = Annotated[str, Field(max_length=63, json_schema_extra={"pattern": _LANGTAG}), AfterValidator(_language)]
 """A well-formed BCP 47 language tag."""
+
+
+def address(twin_id: UUID, version: int) -> str:
+    """Return the path of a version of a persona."""
+    return f"{parent.address(twin_id)}/persona/versions/{version}"
+
+
 Sentence = Annotated[str, Text(500)]
 """1 to 500 characters on one line."""
 
 
 class Style(Input):
-    """How the twin writes, each in a word or a few."""
+    """The twin's style of writing; a few words for each aspect."""
 
     formality: Phrase | None = None
     verbosity: Phrase | None = None
@@ -50,14 +57,14 @@ class Style(Input):
 
 
 class Fact(Input):
-    """Something the twin knows, and where that comes from."""
+    """A fact that the twin knows, and its source."""
 
     text: Prose
     source: Sentence | None = None
 
 
 class Example(Input):
-    """One exchange that shows how the twin answers."""
+    """One exchange that shows the twin's way of answering."""
 
     user: Prose
     twin: Prose
@@ -74,10 +81,11 @@ _ALEX: dict[str, Any] = {
     "examples": [{"user": "Is my bike ready?", "twin": "Let me look. What is the order number?"}],
     "extensions": {"crm.id": 7},
 }
+_FIRST = {**_ALEX, "version": 1, "created_at": "2026-11-24T10:50:00.123456Z"}
 
 
 class Persona(Input):
-    """What the twin is like. Everything is optional; `extensions` is kept exactly as given."""
+    """The character of a twin. Every member is optional; `extensions` is stored without a change."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_ALEX]})
 
@@ -90,6 +98,31 @@ class Persona(Input):
     facts: Annotated[list[Fact], Field(max_length=1000)] = []
     examples: Annotated[list[Example], Field(max_length=200)] = []
     extensions: dict[str, Any] = {}
+
+    def content(self) -> dict[str, Any]:
+        """Return what it says: all that a version of it has to keep."""
+        return self.model_dump(include=set(Persona.model_fields))
+
+    def merged(self, change: "PersonaPatch") -> "Persona":
+        """Return it with `change` merged into it (RFC 7396); raises Pydantic's `ValidationError`."""
+        return Persona.model_validate(merge(self.content(), change.model_dump(exclude_unset=True)))
+
+
+_READ_ONLY = Field(json_schema_extra={"readOnly": True})
+
+
+class PersonaPut(Persona):
+    """A whole persona; the read-only members of the latest version may be sent as they were read (RFC 7643 §7)."""
+
+    version: Annotated[int | None, _READ_ONLY] = None
+    created_at: Annotated[Moment | None, _READ_ONLY] = None
+
+    def check_read_only(self, latest: Mapping[str, Any]) -> None:
+        """Raise `ValidationFailed` for read-only members that are not those of the latest version."""
+        detail = "is read-only: leave it out, or send it as the latest version has it"
+        stale = [name for name in ("version", "created_at") if getattr(self, name) not in {None, latest.get(name)}]
+        if stale:
+            raise ValidationFailed([{"pointer": f"#/{name}", "detail": detail} for name in stale])
 
 
 class PersonaPatch(Input):
@@ -111,28 +144,30 @@ class PersonaPatch(Input):
 class PersonaVersion(Persona):
     """One immutable version of a persona."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{**_ALEX, "version": 1, "created_at": "2026-11-24T10:50:00.123456Z"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_FIRST]})
 
     version: int
     created_at: Timestamp
 
     @classmethod
     def of(cls, persona: Persona, version: int, created_at: datetime) -> "PersonaVersion":
-        """Return a persona that has been checked as the version it is."""
+        """Return a checked persona as a version."""
         return cls.model_construct(**persona.__dict__ | {"version": version, "created_at": created_at})
 
 
 class VersionEntry(Output):
-    """One line of a persona's history."""
+    """A version's number, and the time of its creation."""
 
     version: int
     created_at: Timestamp
 
 
+class VersionPage(Page[VersionEntry]):
+    """One page of a persona's history; `next_cursor` is null on the last."""
+
+
 class Message(Output):
-    """A chat message, in the shape that chat APIs take."""
+    """A chat message, in the form of chat APIs."""
 
     role: Literal["system", "user", "assistant"]
     content: str

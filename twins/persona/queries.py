@@ -1,111 +1,112 @@
-"""SQL on persona versions: PostgreSQL decides which document is which version, and whose."""
+"""SQL on persona versions: PostgreSQL decides on the document, the number and the owner of each version."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from shared.postgres import Connection, Record
-
-# With a limit for the planner's sake, as in the gate.
-_DECISION = """
-    LATERAL (SELECT reason FROM decisions WHERE twin_id = t.id AND purpose = 'general' LIMIT 1) d ON true
-"""
+from shared.stores.postgres import Connection, Record, affected
 
 
 async def select_head(connection: Connection, owner: str, twin_id: UUID) -> Record | None:
     """Return the number of a twin's latest persona version (0: none yet), and the gate's reason."""
-    return await connection.fetchrow(
-        f"""
-        SELECT t.persona_version, coalesce(d.reason, 'no_consent') AS reason
-        FROM twins t LEFT JOIN {_DECISION}
-        WHERE t.id = $1 AND t.owner = $2
-        """,  # noqa: S608 - a constant of this file
-        twin_id,
-        owner,
-    )
-
-
-async def select_version(connection: Connection, owner: str, twin_id: UUID, version: int | None) -> Record | None:
-    """Return a twin of this owner with one version of its persona, the latest where `version` is None.
-
-    `document_id` is null where there is no such version.
+    sql = """
+        SELECT t.persona_version, reason_of(t.is_unconfirmed, t.stop_seq, d.seq, d.ended, d.standing) AS reason
+        FROM live_twins t LEFT JOIN LATERAL (
+            SELECT * FROM decisions WHERE twin_id = $2 AND purpose = (SELECT 'general') LIMIT 1
+        ) d ON true
+        WHERE t.id = $2 AND t.owner = $1
     """
-    return await connection.fetchrow(
-        f"""
-        SELECT t.twin_name, t.use_case, t.tone, t.persona_version, coalesce(d.reason, 'no_consent') AS reason,
-               v.version, v.document_id, v.created_at
-        FROM twins t
-        LEFT JOIN {_DECISION}
+    return await connection.fetchrow(sql, owner, twin_id)
+
+
+async def select_version(
+    connection: Connection, owner: str | None, twin_id: UUID, version: int | None, *, any_owner: bool = False
+) -> Record | None:
+    """Return a twin of this owner, or of any, with one version of its persona, the latest where `version` is None.
+
+    `document_id` is null where there is no such version; `sha256` also for versions from before the digests.
+    """
+    sql = """
+        SELECT t.twin_name, t.use_case, t.tone, t.persona_version,
+               reason_of(t.is_unconfirmed, t.stop_seq, d.seq, d.ended, d.standing) AS reason,
+               v.version, v.document_id, v.sha256, v.created_at
+        FROM live_twins t
+        LEFT JOIN LATERAL (
+            SELECT * FROM decisions WHERE twin_id = $2 AND purpose = (SELECT 'general') LIMIT 1
+        ) d ON true
         LEFT JOIN persona_versions v ON v.twin_id = t.id AND v.version = coalesce($3, t.persona_version)
-        WHERE t.id = $1 AND t.owner = $2
-        """,  # noqa: S608 - a constant of this file
-        twin_id,
-        owner,
-        version,
-    )
-
-
-async def insert_version(connection: Connection, twin_id: UUID, document_id: UUID) -> Record:
-    """Make a document the next version of the persona of a locked twin.
-
-    By the clock of the statement: the transaction has waited for the lock, and began before the one it waited for.
+        WHERE t.id = $2 AND (t.owner = $1 OR $4)
     """
-    row = await connection.fetchrow(
-        """
+    return await connection.fetchrow(sql, owner, twin_id, version, any_owner)
+
+
+async def insert_version(
+    connection: Connection, twin_id: UUID, document_id: UUID, sha256: bytes, size: int, most: int, most_bytes: int
+) -> Record | None:
+    """Make a document the next version of the persona of a locked twin, or return None where its owner has no room.
+
+    Its time is the statement's: the transaction waited for the lock, and may have begun before the lock's last holder.
+    """
+    sql = """
         WITH head AS (
-            UPDATE twins SET persona_version = persona_version + 1 WHERE id = $1 RETURNING persona_version
+            UPDATE twins SET persona_version = persona_version + 1, stored_bytes = stored_bytes + $4
+            WHERE id = $1 AND stores_at_most(owner, NULL, $5::bigint - 1, $6::bigint - $4) RETURNING persona_version
         )
-        INSERT INTO persona_versions (twin_id, version, document_id, created_at)
-        SELECT $1, persona_version, $2, statement_timestamp() FROM head
+        INSERT INTO persona_versions (twin_id, version, document_id, sha256, created_at)
+        SELECT $1, persona_version, $2, $3, statement_timestamp() FROM head
         RETURNING version, created_at
-        """,
-        twin_id,
-        document_id,
-    )
-    assert row is not None  # noqa: S101 - the twin is locked by this transaction
-    return row
+    """
+    return await connection.fetchrow(sql, twin_id, document_id, sha256, size, most, most_bytes)
 
 
 async def select_versions(
     connection: Connection, owner: str, twin_id: UUID, before: int | None, limit: int
 ) -> list[Record]:
     """Return up to `limit` versions older than `before`, newest first."""
-    rows: list[Record] = await connection.fetch(
-        """
-        SELECT v.version, v.created_at
-        FROM persona_versions v JOIN twins t ON t.id = v.twin_id
-        WHERE v.twin_id = $1 AND t.owner = $2 AND v.version < coalesce($3, v.version + 1)
+    sql = """
+        SELECT v.version, v.created_at FROM persona_versions v JOIN live_twins t ON t.id = v.twin_id
+        WHERE v.twin_id = $2 AND t.owner = $1 AND v.version < coalesce($3, v.version + 1)
         ORDER BY v.version DESC LIMIT $4
-        """,
-        twin_id,
-        owner,
-        before,
-        limit,
-    )
-    return rows
+    """
+    return await connection.fetch(sql, owner, twin_id, before, limit)
 
 
 async def lock_sweep(connection: Connection) -> Record | None:
-    """Return up to when documents have been swept and the clock, unless somebody else sweeps now."""
-    return await connection.fetchrow(
-        "SELECT swept_until, now() AS now FROM sweeps WHERE name = 'personas' FOR UPDATE SKIP LOCKED"
-    )
+    """Return the end of the last sweep and the present time, or None while another process sweeps."""
+    sql = "SELECT swept_until, now() AS now FROM sweeps WHERE name = 'personas' FOR UPDATE SKIP LOCKED"
+    return await connection.fetchrow(sql)
 
 
 async def select_kept(connection: Connection, document_ids: list[UUID], twin_ids: list[UUID]) -> set[UUID]:
-    """Return those of the documents, each of its twin, that are versions, or that an erasure is to count and remove."""
-    rows = await connection.fetch(
-        """
+    """Return the documents, each of its twin, that are versions, or that a running erasure counts and removes."""
+    sql = """
+        SELECT v.document_id FROM unnest($1::uuid[], $2::uuid[]) AS asked (document_id, twin_id)
+        JOIN persona_versions v ON v.twin_id = asked.twin_id AND v.document_id = asked.document_id
+        UNION ALL
         SELECT asked.document_id FROM unnest($1::uuid[], $2::uuid[]) AS asked (document_id, twin_id)
-        WHERE EXISTS (SELECT FROM persona_versions v WHERE v.document_id = asked.document_id)
-           OR EXISTS (SELECT FROM erased_twins t JOIN erasures e ON e.id = t.erasure_id
-                      WHERE t.twin_id = asked.twin_id AND e.completed_at IS NULL)
-        """,
-        document_ids,
-        twin_ids,
-    )
-    return {row["document_id"] for row in rows}
+        JOIN erasing_twins t ON t.twin_id = asked.twin_id
+    """
+    return {row["document_id"] for row in await connection.fetch(sql, document_ids, twin_ids)}
 
 
 async def update_sweep(connection: Connection, until: datetime) -> None:
     """Note that documents made before `until` have been swept."""
     await connection.execute("UPDATE sweeps SET swept_until = $1 WHERE name = 'personas'", until)
+
+
+async def erase(connection: Connection, twin_ids: Sequence[UUID], limit: int) -> dict[str, int]:
+    """Remove up to `limit` persona versions of these twins; a sweep removes the documents later."""
+    sql = """
+        DELETE FROM persona_versions
+        WHERE twin_id = ANY ($1) AND (twin_id, version) IN (
+            SELECT twin_id, version FROM persona_versions WHERE twin_id = ANY ($1) LIMIT $2
+        )
+    """
+    status = await connection.execute(sql, twin_ids, limit)
+    return {"persona_versions": affected(status)}
+
+
+async def remaining(connection: Connection, twin_ids: Sequence[UUID]) -> dict[str, int]:
+    """Count the persona versions of these twins."""
+    sql = "SELECT count(*) FROM persona_versions WHERE twin_id = ANY($1)"
+    return {"persona_versions": await connection.fetchval(sql, twin_ids)}

@@ -1,0 +1,1 @@
+"""`/twins`: a twin's name, its use, and whether it may be used now."""

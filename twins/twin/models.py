@@ -1,30 +1,56 @@
-"""Twins as they cross the wire."""
+"""Twins in requests and answers."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from shared.models import Input, Output, Timestamp
-from shared.text import Name, Phrase
+from shared.http.fields import Input, Output, Timestamp, each_once
+from shared.http.paging import Page
+from shared.http.text import Name, Phrase
+from twins.parties import Party, Principal
 
-_ALEX: dict[str, Any] = {
-    "twin_name": "Alex",
-    "use_case": "customer support",
-    "tone": "professional",
-    "consent": True,
+_ALEX: dict[str, Any] = {"twin_name": "Alex", "use_case": "customer support", "tone": "professional", "consent": True}
+_NOW = "2026-11-24T10:50:00.123456Z"
+_STORED = {
+    "id": "019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b",
+    **_ALEX,
+    "principals": [],
+    "created_at": _NOW,
+    "updated_at": _NOW,
 }
 
 
+Principals = Annotated[
+    list[Principal],
+    each_once("an account"),
+    Field(
+        max_length=20,
+        json_schema_extra={"uniqueItems": True},
+        description="The accounts of the people that the twin speaks for; they may refuse and agree themselves.",
+    ),
+]
+
+
+class Filters(NamedTuple):
+    """The filters of a list of twins; None filters nothing."""
+
+    q: str | None
+    use_case: str | None
+    tone: str | None
+    consent: bool | None
+
+
 class TwinCreate(Input):
-    """A twin to make."""
+    """The members of a new twin."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_ALEX]})
 
-    twin_name: Annotated[Name, Field(description="What the twin is called.")]
-    use_case: Annotated[Phrase, Field(description="What the twin is for.")]
-    tone: Annotated[Phrase, Field(description="How the twin speaks.")]
-    consent: Annotated[bool, Field(description="Whether the person it speaks for agrees to it.")]
+    twin_name: Annotated[Name, Field(description="The twin's name.")]
+    use_case: Annotated[Phrase, Field(description="The twin's use.")]
+    tone: Annotated[Phrase, Field(description="The twin's way of speaking.")]
+    consent: Annotated[bool, Field(description="Whether the person that the twin speaks for agrees.")]
+    principals: Principals = Field(default_factory=list)
 
 
 class TwinPatch(Input):
@@ -32,33 +58,28 @@ class TwinPatch(Input):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"tone": "warm"}]})
 
-    # The factories only mark the members optional: what is not set is never read.
+    # The factories only make the members optional: no code reads a member that is not set.
     twin_name: Name = Field(default_factory=str)
     use_case: Phrase = Field(default_factory=str)
     tone: Phrase = Field(default_factory=str)
     consent: bool = Field(default_factory=bool)
+    principals: Principals = Field(default_factory=list)
 
 
 class Twin(Output):
-    """A twin."""
+    """A twin: an AI persona that one owner manages."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "id": "019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b",
-                    **_ALEX,
-                    "created_at": "2026-11-24T10:50:00.123456Z",
-                    "updated_at": "2026-11-24T10:50:00.123456Z",
-                }
-            ]
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [_STORED]})
 
     id: UUID
     twin_name: str
     use_case: str
     tone: str
     consent: Annotated[bool, Field(description="Whether the twin may be used now.")]
+    principals: list[Party]
     created_at: Timestamp
     updated_at: Timestamp
+
+
+class TwinPage(Page[Twin]):
+    """One page of twins; `next_cursor` is null on the last."""

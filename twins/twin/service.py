@@ -1,71 +1,69 @@
-"""What can be done with twins."""
+"""Twins: created, read, changed and erased."""
 
 import logging
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
 from uuid import UUID
 
-from shared import logs
 from shared.auth import CurrentUser
-from shared.context import Context
-from shared.errors import Problem
-from shared.idempotency import Answer, Key, once
-from shared.paging import Page, seal, unseal
-from shared.postgres import Connection, Record
-from shared.preconditions import Preconditions, etag
+from shared.http.conditional import Preconditions, etag
+from shared.http.idempotency import Answer, Key, once
+from shared.http.paging import Pages
+from shared.http.problems import NotFound, Problem, ValidationFailed
+from shared.logging import bind, conclude
+from shared.stores.postgres import Connection, Priority, Record, constraint_of
 from twins.consent import service as consent
+from twins.context import Context
 from twins.erasure import service as erasure
-from twins.problems import no_twin
+from twins.journal import service as journal
+from twins.locking import lock
+from twins.parent import address, no_twin
+from twins.quotas import no_room_for_twins
 from twins.twin import queries
-from twins.twin.models import Twin, TwinCreate, TwinPatch
+from twins.twin.models import Filters, Twin, TwinCreate, TwinPage, TwinPatch
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list of twins is narrowed to; None where it is not."""
-
-    q: str | None
-    use_case: str | None
-    tone: str | None
-    consent: bool | None
+_SCANNED = 2000
+"""The most twins that one page of a filtered list looks at."""
+_INDEXED = re.compile(r"\w{3}")
+"""What the index of names knows: three letters or digits in a row."""
 
 
 def _tag(row: Record) -> str:
     return etag(row["version"], "live" if row["consent"] else "off")
 
 
-def _path(twin_id: UUID) -> str:
-    return f"/api/v1/twins/{twin_id}"
-
-
 async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key | None) -> Answer:
-    """Make a twin, once for each idempotency key."""
-    named = {"twin_name": ctx.log_name(wanted.twin_name)}
+    """Create a twin, once for each idempotency key."""
+    named: dict[str, str | None] = {"twin_name": ctx.log_name(wanted.twin_name)}
+    principals = _accounts(ctx, wanted.principals)
     logger.info("Twin creation initiated", extra=named)
 
     async def work(connection: Connection) -> Answer:
-        made = await queries.insert_twin(connection, user.sub, wanted.twin_name, wanted.use_case, wanted.tone)
+        texts = wanted.twin_name, wanted.use_case, wanted.tone
+        most = ctx.settings.account_twins
+        twin_id = await queries.insert_twin(connection, user.owner, *texts, principals, most)
+        if twin_id is None:
+            raise no_room_for_twins(most)
         if wanted.consent:
-            await consent.grant_first(connection, consent.chain_of(made), user)
-        row = await _select(connection, user, made["id"])
-        twin = Twin.model_validate(dict(row))
-        return Answer(twin.id, twin.model_dump_json(), {"Location": _path(twin.id), "ETag": _tag(row)})
+            await consent.grant_first(ctx, connection, user, twin_id)
+        row = await _select(connection, user, twin_id)
+        return _answer(Twin.of(row), _tag(row))
+
+    async def read(made: str) -> Answer:
+        return _answer(*await get(ctx, user, UUID(made)))
 
     try:
-        answer = await once(ctx.postgres, key, work)
+        answer = await once(ctx.postgres, key, work, read)
     except Exception as error:
         cause = error.__cause__ or error
-        constraint = getattr(cause, "constraint_name", None)
-        logger.log(
-            logging.INFO if isinstance(error, Problem) and error.status < 500 else logging.ERROR,  # noqa: PLR2004
-            "Twin creation failed",
-            extra=named | {"error": type(cause).__name__, "constraint": constraint},
-        )
+        reason = {"error": type(cause).__name__, "constraint": constraint_of(cause)}
+        level = logging.INFO if isinstance(error, Problem) and error.status < 500 else logging.ERROR  # noqa: PLR2004
+        conclude(logger, "Twin creation failed", level, named | reason)
         raise
-    logs.bind(twin_id=str(answer.twin_id))
-    if not answer.is_replayed:
-        logger.info("Twin created", extra=named)
+    bind(twin_id=answer.made)
+    conclude(logger, "Twin creation repeated" if answer.is_replayed else "Twin created", extra=named)
     return answer
 
 
@@ -73,65 +71,96 @@ async def get(ctx: Context, user: CurrentUser, twin_id: UUID) -> tuple[Twin, str
     """Return a twin and its entity tag; raises `NotFound`."""
     async with ctx.postgres.connection() as connection:
         row = await _select(connection, user, twin_id)
-    return Twin.model_validate(dict(row)), _tag(row)
+    return Twin.of(row), _tag(row)
 
 
-async def find(ctx: Context, user: CurrentUser, filters: Filters, limit: int, cursor: str | None) -> Page[Twin]:
-    """Return a page of the owner's twins, newest first."""
-    scope = f"twins\n{user.sub}\n{filters}"
-    before = None if cursor is None else UUID(unseal(ctx.digests, scope, cursor)[0])
+async def find(ctx: Context, user: CurrentUser, filters: Filters, pages: Pages) -> TwinPage:
+    """Return a page of the owner's twins, newest first.
+
+    Some of the newest are looked at one by one, which finds what is frequent. For a name that is rare among them the
+    index has all the others, if it is rare among these too. Otherwise the next page goes on from there.
+    """
+    pages = pages.within("twins", filters)
+    before = pages.start(UUID)
     async with ctx.postgres.connection() as connection:
-        rows = await queries.select_twins(
-            connection,
-            user.sub,
-            before=before,
-            limit=limit + 1,
-            q=filters.q,
-            use_case=filters.use_case,
-            tone=filters.tone,
-            consent=filters.consent,
-        )
-    items = [Twin.model_validate(dict(row)) for row in rows[:limit]]
-    more = len(rows) > limit
-    return Page[Twin](items=items, next_cursor=seal(ctx.digests, scope, [str(items[-1].id)]) if more else None)
+        rows, until = await queries.select_twins(connection, user.owner, before, pages.fetch, filters, _SCANNED)
+        left = pages.fetch - len(rows)
+        if until is not None and left and filters.q is not None and _INDEXED.search(filters.q):
+            named = await queries.select_twins_named(connection, user.owner, until, left, filters, _SCANNED)
+            if named is not None:
+                rows, until = [*rows, *named], None
+    end = None if until is None else str(until)
+    return pages.page(TwinPage, [Twin.of(row) for row in rows], lambda twin: str(twin.id), end)
 
 
 async def patch(
     ctx: Context, user: CurrentUser, twin_id: UUID, change: TwinPatch, preconditions: Preconditions
 ) -> tuple[Twin, str]:
     """Change members of a twin; raises `NotFound` or `PreconditionFailed`."""
-    async with ctx.postgres.transaction() as connection:
-        chain = await consent.lock(connection, twin_id, user.sub)
+    wanted = change.model_dump(exclude_unset=True)
+    if "principals" in wanted:
+        wanted["principals"] = _accounts(ctx, wanted["principals"])
+    is_no = wanted.get("consent") is False
+    async with ctx.postgres.transaction(Priority.HIGH if is_no else Priority.COMMON) as connection:
+        await lock(connection, user.owner, twin_id)
         row = await _select(connection, user, twin_id)
         preconditions.check(_tag(row))
-        wanted = change.model_dump(exclude_unset=True)
         if wanted.get("consent") is True:
-            await consent.grant_general(connection, chain, user)
-        elif wanted.get("consent") is False:
-            await consent.withdraw_general(connection, chain, user)
-        current = {name: row[name] for name in ("twin_name", "use_case", "tone")}
-        texts = {name: wanted.get(name, value) for name, value in current.items()}
-        if texts != current:
-            await queries.update_twin(connection, twin_id, **texts)
+            await consent.grant_general(ctx, connection, user, twin_id)
+        elif is_no:
+            await consent.withdraw_general(connection, user, twin_id)
+        current = {name: row[name] for name in ("twin_name", "use_case", "tone", "principals")}
+        changed = {name: wanted.get(name, value) for name, value in current.items()}
+        if changed != current:
+            await queries.update_twin(connection, twin_id, **changed)
         row = await _select(connection, user, twin_id)
-    return Twin.model_validate(dict(row)), _tag(row)
+    if "consent" in wanted:
+        await journal.attempt(ctx, twin_id)
+    return Twin.of(row), _tag(row)
 
 
 async def delete(ctx: Context, user: CurrentUser, twin_id: UUID, preconditions: Preconditions) -> UUID:
-    """Erase a twin and everything stored of it, and return the erasure's id.
+    """Erase a twin with all its data, and return the erasure's id, also of a twin that this owner has erased.
 
     Raises `NotFound` or `PreconditionFailed`.
     """
-    async with ctx.postgres.transaction() as connection:
-        await consent.lock(connection, twin_id, user.sub)
+    async with ctx.postgres.transaction(Priority.HIGH) as connection:
+        try:
+            await lock(connection, user.owner, twin_id)
+        except NotFound:
+            # The answer may have been lost.
+            erasure_id = await erasure.find_of(ctx, connection, user, twin_id)
+            if erasure_id is None:
+                raise
+            return erasure_id
         preconditions.check(_tag(await _select(connection, user, twin_id)))
-        erasure_id = await erasure.begin(ctx, connection, user, [twin_id])
-    await erasure.attempt(ctx, erasure_id)
+        erasure_id = await erasure.begin(ctx, connection, user, twin_id)
+    await journal.attempt(ctx, twin_id)
     return erasure_id
 
 
+async def erase(_: Connection, __: Sequence[UUID]) -> dict[str, int]:
+    """Remove nothing: these twins lost their personal data when they disappeared."""
+    return {}
+
+
+remaining = queries.remaining
+
+
+def _accounts(ctx: Context, named: Sequence[str]) -> list[str]:
+    """Return the accounts behind these names; raises `ValidationFailed` for one that is named in two ways."""
+    accounts = [ctx.account_of(name) for name in named]
+    if len(set(accounts)) < len(accounts):
+        raise ValidationFailed([{"pointer": "#/principals", "detail": "must not name an account twice"}])
+    return accounts
+
+
+def _answer(twin: Twin, tag: str) -> Answer:
+    return Answer(twin.id, str(twin.id), twin.model_dump_json(), {"Location": address(twin.id), "ETag": tag})
+
+
 async def _select(connection: Connection, user: CurrentUser, twin_id: UUID) -> Record:
-    row = await queries.select_twin(connection, user.sub, twin_id)
+    row = await queries.select_twin(connection, user.owner, twin_id)
     if row is None:
         raise no_twin()
     return row

@@ -7,9 +7,11 @@ that are imported when first needed stay, and are no cost of those that follow.
 import asyncio
 import contextlib
 import itertools
+import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from secrets import token_urlsafe
 from statistics import median
 from urllib.parse import quote
 
@@ -18,14 +20,15 @@ import psutil
 import pytest
 
 from devstack.process import LOCALHOST
-from shared.api import MAX_BODY
 from shared.auth import _CACHE_SIZE
-from shared.settings import Settings
-from tests.conftest import ALEX, token
-from tests.database import owner_of
-from tests.figures import record
-from tests.serving import MONGO_MONITORS, THREADS, Service, serving
-from tests.stores import Stores
+from shared.key_sets import COOLDOWN
+from tests.support.app import ALEX, MISSING, token
+from tests.support.database import owner_of
+from tests.support.figures import record
+from tests.support.issuer_server import IssuerServer, Signing, encoded
+from tests.support.serving import MONGO_MONITORS, THREADS, Service, serving
+from tests.support.stores import Stores
+from twins.settings import Settings
 
 MEMORY_MB = 30
 HEALTH_S = 1.0
@@ -158,11 +161,54 @@ async def test_many_tokens(cost: Cost, http: aiohttp.ClientSession) -> None:
 
     async def ask(n: int) -> int:
         headers = {"Authorization": f"Bearer {token(sub, jti=str(n), padding='x' * 5_800)}"}
-        async with http.get("/api/v1/erasures/00000000-0000-7000-8000-000000000000", headers=headers) as answer:
+        async with http.get(f"/api/v1/erasures/{MISSING}", headers=headers) as answer:
             return answer.status
 
     what = "valid tokens of 8 kB, all different, once those that are remembered are as many as may be"
     assert await cost.of(what, 3_000, ask, first=_CACHE_SIZE, bound_mb=10) == {404}
+
+
+async def test_made_up_key_ids_of_an_identity_provider(environment: dict[str, str], settings: Settings) -> None:
+    key = Signing("published")
+    async with IssuerServer() as issuer:
+        issuer.keys = [key.jwk()]
+        with serving(environment | {"AUTH_ISSUERS": json.dumps([issuer.entry()])}) as service:
+            cost = Cost(service, settings.postgres_pool_max + settings.mongodb_pool_max + MONGO_MONITORS)
+            async with aiohttp.ClientSession(service.url, connector=aiohttp.TCPConnector(limit=AT_ONCE + 1)) as http:
+                claims = encoded(issuer.claims("nobody"))
+                valid = {"Authorization": f"Bearer {key.sign(issuer.claims('somebody'))}"}
+                answered: Counter[int] = Counter()
+
+                async def ask(_: int) -> int:  # long ids: were all of them kept, that would be more than the bound
+                    header = encoded({"alg": "RS256", "kid": token_urlsafe(3_200), "typ": "JWT"})
+                    made_up = {"Authorization": f"Bearer {header}.{claims}.{claims}"}
+                    async with http.get("/api/v1/me", headers=made_up) as answer:
+                        return answer.status
+
+                async def go_on() -> None:
+                    while True:
+                        async with http.get("/api/v1/me", headers=valid) as answer:
+                            answered[answer.status] += 1
+                        await asyncio.sleep(0.01)
+
+                begun = time.monotonic()
+                going_on = asyncio.create_task(go_on())
+                what = "tokens with key ids that nobody published, all different"
+                assert await cost.of(what, 9_000, ask, first=1_000) == {401}
+                going_on.cancel()
+                fetches, seconds = issuer.asked["/keys"], time.monotonic() - begun
+    record(
+        "exhaustion",
+        {
+            "what": "fetches of an identity provider's keys meanwhile",
+            "requests": answered.total(),
+            "answered": ", ".join(f"{status}: {times:,}" for status, times in sorted(answered.items())),
+            "fetches": fetches,
+        },
+    )
+    assert answered.keys() == {200}
+    assert answered.total() > 100
+    assert fetches <= 2 + seconds // COOLDOWN  # at most 3 within a minute
 
 
 async def test_huge_filters(cost: Cost, http: aiohttp.ClientSession) -> None:
@@ -176,7 +222,7 @@ async def test_huge_filters(cost: Cost, http: aiohttp.ClientSession) -> None:
 
 
 async def test_bodies_that_say_they_are_too_large(cost: Cost, service: Service) -> None:
-    body = b" " * (MAX_BODY + 1)
+    body = b" " * (2**20 + 1)
     framing = f"Content-Length: {len(body)}"
     bearer = token(next(_subs))
 
@@ -198,14 +244,15 @@ async def test_bodies_that_do_not_end(cost: Cost, service: Service) -> None:
         return status
 
     assert await cost.of("chunked bodies without an end", 200, upload) == {413}
-    assert min(taken) > MAX_BODY
+    assert min(taken) > 2**20
     assert max(taken) < PIECES * len(chunk)
 
 
 async def _upload(service: Service, bearer: str, framing: str, pieces: Iterator[bytes]) -> tuple[int, int]:
     """Send a body until it is answered or ends; return the status and how many bytes were sent."""
     reader, writer = await asyncio.open_connection(LOCALHOST, service.port)
-    head = ["POST /api/v1/twins HTTP/1.1", "Host: twins.test", "Content-Type: application/json"]
+    # The route that takes the most.
+    head = [f"PUT /api/v1/twins/{MISSING}/persona HTTP/1.1", "Host: twins.test", "Content-Type: application/json"]
     head += [f"Authorization: Bearer {bearer}", framing]
     writer.write("\r\n".join([*head, "", ""]).encode())
     answer = asyncio.create_task(reader.readline())

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from devstack.local import ROOT
 from devstack.process import LOCALHOST
-from tests.conftest import Client, token
-from tests.figures import record
 from tests.hostile.operations import possessions
-from tests.serving import Service, serving
+from tests.support.app import Client, token
+from tests.support.figures import record
+from tests.support.serving import Service, serving
 
 LONG = os.environ.get("PROFILE") == "full"
 INPUTS = {"app": 80_000, "functions": 20_000} if LONG else {"app": 4_000, "functions": 1_000}

@@ -1,0 +1,18 @@
+// Types that more than one file uses.
+
+@export()
+@sealed()
+@description('An identity provider. docs/IDENTITY.md says what each member means.')
+type issuer = {
+  issuer: string
+  audience: string[]
+  subject_claim: string
+  owner_claim: string?
+  scope_claims: string[]?
+  algorithms: ('RS256' | 'ES256')[]
+  typ: string[]?
+  tenants: string[]?
+  bare_subjects: bool?
+  discovery: string?
+  jwks_uri: string?
+}

@@ -1,0 +1,1 @@
+"""Azure Functions and Microsoft Entra: the only place that knows where the service runs."""

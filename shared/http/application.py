@@ -1,0 +1,64 @@
+"""`Application`: a FastAPI app with problem documents, pages, a completed OpenAPI document and middleware."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, override
+
+from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from fastapi.telemetry._asgi import ExceptionTelemetryMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.types import ASGIApp
+
+from shared.http.middleware import wrap
+from shared.http.openapi import complete
+from shared.http.pages import add_pages
+from shared.http.validation import add_handlers
+from shared.telemetry import spare
+
+
+class Application(FastAPI):
+    """A FastAPI app that answers every request with a well-formed answer, through any server.
+
+    `drain` is the timer's work on Azure Functions; elsewhere the lifespan repeats it in the
+    background. `start` does early what a first request would wait for, and `close` closes the app's
+    connections. `scopes` are those of tokens, with a sentence each, and `read_scope` the one that is for
+    reading. `options` are those of FastAPI.
+    """
+
+    def __init__(
+        self,
+        *,
+        drain: Callable[[], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
+        start: Callable[[], Awaitable[None]] | None = None,
+        scopes: Mapping[str, str] | None = None,
+        read_scope: str | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False, **options)
+        self.drain = drain
+        self.close = close
+        self.start = start
+        self._is_traced = (options.get("telemetry") or {}).get("tracing", False)
+        self._scopes = scopes or {}
+        self._read_scope = read_scope
+        add_handlers(self)
+        add_pages(self)
+
+    @override
+    def build_middleware_stack(self) -> ASGIApp:
+        # Without FastAPI's layers for what is done here already: `outcome` answers 500, and `ApiRoute` bounds bodies.
+        handlers = {kind: handler for kind, handler in self.exception_handlers.items() if kind is not Exception}
+        app: ASGIApp = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers)
+        if self._is_traced:
+            app = partial(spare, app)
+        return wrap(ExceptionTelemetryMiddleware(app), self.drain, self.close)
+
+    @override
+    def openapi(self) -> dict[str, Any]:
+        before = self.openapi_schema
+        document = super().openapi()
+        if document is not before:  # FastAPI caches it until a route is added
+            complete(document, self._scopes, self._read_scope)
+        return document

@@ -1,0 +1,257 @@
+"""The PostgreSQL pool, opened at the first use; its failures become 503. Only this module imports asyncpg."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any, Protocol
+
+import asyncpg
+
+from shared.http.problems import Unavailable
+from shared.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+type Record = asyncpg.Record
+
+CheckViolationError = asyncpg.CheckViolationError
+
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,  # "connection is closed", "pool is closing"
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, statement cancelled
+    asyncpg.LockNotAvailableError,  # a limit of the login role; limits that end the session are connection errors
+    asyncpg.InsufficientResourcesError,  # too many connections, disk full
+    asyncpg.InternalClientError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
+)
+
+_RETRY = 0.1
+"""Seconds between attempts to open a connection: each failure delays the users of open connections."""
+
+
+class Connection(Protocol):
+    """The methods of asyncpg's untyped connection that queries use."""
+
+    fetch: Callable[..., Awaitable[list[Record]]]
+    fetchrow: Callable[..., Awaitable[Record | None]]
+    fetchval: Callable[..., Awaitable[Any]]
+    execute: Callable[..., Awaitable[str]]
+    executemany: Callable[..., Awaitable[None]]
+    transaction: Callable[[], Any]
+    close: Callable[..., Awaitable[None]]
+
+
+async def fetch_one(connection: Connection, query: str, *args: Any) -> Record:
+    """Return the row of a statement that always returns one."""
+    return (await connection.fetch(query, *args))[0]
+
+
+async def _no_reset(connection: object) -> None:
+    """Skip asyncpg's reset query, a round trip per request: sessions have no state, and asyncpg still rolls back."""
+
+
+def affected(status: str) -> int:
+    """Return the number of rows in a command's completion tag, such as `UPDATE 3`."""
+    return int(status.rpartition(" ")[2])
+
+
+def constraint_of(error: BaseException) -> str | None:
+    """Return the name of the constraint that refused a row; one of a shard has the shard's number behind it."""
+    name: str | None = getattr(error, "constraint_name", None)
+    return name and re.sub(r"_\d{6,}$", "", name)
+
+
+async def now(connection: Connection) -> datetime:
+    """Return the time of the database's clock."""
+    moment: datetime = await connection.fetchval("SELECT statement_timestamp()")
+    return moment
+
+
+class Priority(Enum):
+    """How many of a pool's connections a kind of work may hold; what is left is for the kinds above it."""
+
+    COMMON = auto()
+    """All but POSTGRES_POOL_RESERVED."""
+    HIGH = auto()
+    """All but half of POSTGRES_POOL_RESERVED."""
+    HIGHEST = auto()
+    """All: for work that is always short, since nothing is left for other work of this kind."""
+
+
+def _release(places: list[asyncio.Semaphore]) -> None:
+    for place in places:
+        place.release()
+
+
+type Password = Callable[..., Awaitable[str]]
+"""Returns the password of a new connection; raises `Unavailable`, with `wait=False` at once."""
+
+
+class Postgres:
+    """A pool of connections to one database.
+
+    The first use opens it: Azure Functions starts an ASGI lifespan once for each concurrent first
+    request and never ends it, so the pool cannot belong to the lifespan.
+    """
+
+    def __init__(self, settings: Settings, password: Password | None = None) -> None:
+        self._settings = settings
+        self._password = password
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._opening = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self._given_back = asyncio.Event()
+        self._retry_at = 0.0
+        self._endings: set[asyncio.Task[None]] = set()
+        most, reserved = settings.postgres_pool_max, settings.postgres_pool_reserved
+        high = asyncio.Semaphore(most - reserved // 2)
+        # In this order: what waits for the first holds no place of the second.
+        self._places: dict[Priority, tuple[asyncio.Semaphore, ...]] = {
+            Priority.COMMON: (asyncio.Semaphore(most - reserved), high),
+            Priority.HIGH: (high,),
+            Priority.HIGHEST: (),
+        }
+
+    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+        async with self._opening:
+            if self._pool is None:
+                settings = self._settings
+                self._pool = await asyncpg.create_pool(
+                    settings.postgres_dsn.get_secret_value(),
+                    min_size=settings.postgres_pool_min,
+                    max_size=settings.postgres_pool_max,
+                    max_inactive_connection_lifetime=settings.postgres_pool_idle,
+                    timeout=settings.postgres_connect_timeout,
+                    command_timeout=settings.postgres_command_timeout,
+                    statement_cache_size=settings.postgres_statement_cache,
+                    reset=_no_reset,
+                    password=None if self._password is None else self._sign_in,
+                )
+            return self._pool
+
+    async def _sign_in(self) -> str:
+        assert self._password is not None  # noqa: S101 - the pool has this only where there is one
+        # A request that can soon get an open connection does not wait for a token.
+        return await self._password(wait=self._pool is None or self._pool.get_size() == 0)
+
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
+        """Return a connection; where no new one opens, wait for an open one.
+
+        asyncpg fails at once when it cannot open another connection: the server has no place for it, or
+        there is no token to sign in with. So requests share the open connections, and take turns: otherwise
+        a request that releases a connection and asks again is always first, and others exceed their limit.
+        """
+        clock = asyncio.get_running_loop().time
+        if not self._turn.locked() or clock() >= self._retry_at:
+            self._retry_at = clock() + _RETRY
+            if connection := await self._take(pool):
+                return connection
+        async with self._turn:
+            while True:
+                self._given_back.clear()
+                if not pool.get_idle_size():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._given_back.wait(), _RETRY)
+                if connection := await self._take(pool):
+                    return connection
+
+    @staticmethod
+    async def _take(pool: "asyncpg.Pool[asyncpg.Record]") -> Connection | None:
+        """Acquire a connection; return None where no new one opens but others are open."""
+        try:
+            connection: Connection = await pool.acquire()
+        except (*_LOST, Unavailable):
+            if pool.get_size() == 0:
+                raise
+            return None
+        return connection
+
+    @asynccontextmanager
+    async def connection(self, priority: Priority = Priority.COMMON) -> AsyncIterator[Connection]:
+        """Yield a connection on which each statement commits by itself; raises `Unavailable`."""
+        held: list[asyncio.Semaphore] = []
+        try:
+            async with asyncio.timeout(self._settings.postgres_acquire_timeout):
+                for places in self._places[priority]:
+                    await places.acquire()
+                    held.append(places)
+                pool = self._pool or await self._open()
+                connection = await self._acquire(pool)
+        except BaseException as error:
+            _release(held)
+            if isinstance(error, _LOST):
+                raise self._unavailable(error) from error
+            raise
+        is_lost = False
+        try:
+            yield connection
+        except _LOST as error:
+            is_lost = True
+            raise self._unavailable(error) from error
+        except asyncio.CancelledError:
+            is_lost = True
+            raise
+        finally:
+            if is_lost:
+                # In the background: a server that hangs would hang this request too.
+                ending = asyncio.create_task(self._end(connection))
+                self._endings.add(ending)
+                ending.add_done_callback(self._endings.discard)
+                # Until then it is one of the pool's.
+                ending.add_done_callback(lambda _: _release(held))
+            else:
+                try:
+                    await pool.release(connection)
+                finally:
+                    _release(held)
+                self._given_back.set()
+
+    async def _end(self, connection: Connection) -> None:
+        """Cancel the running statement, and end the session.
+
+        A session without a client goes on waiting, for a lock say, and keeps one of the server's few
+        places; the next request would open another.
+        """
+        with contextlib.suppress(*_LOST):  # InterfaceError: the pool has already taken it back
+            await connection.close(timeout=self._settings.postgres_command_timeout)
+
+    @asynccontextmanager
+    async def transaction(self, priority: Priority = Priority.COMMON) -> AsyncIterator[Connection]:
+        """Yield a connection in a READ COMMITTED transaction; `Unavailable` leaves open whether it was committed."""
+        async with self.connection(priority) as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (*_LOST, asyncio.CancelledError):
+                raise  # a server that hangs would hang the rollback too; the session ends here
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+
+    async def ping(self) -> None:
+        """Run `SELECT 1`; raises `Unavailable`."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1")
+
+    async def close(self) -> None:
+        """Close every connection; the next use opens a new pool."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+
+    @staticmethod
+    def _unavailable(error: BaseException) -> Unavailable:
+        # asyncpg's texts can contain row values, so only the class is logged.
+        logger.warning("PostgreSQL is unavailable", extra={"error": type(error).__name__})
+        return Unavailable("The database does not answer in time.")

@@ -1,0 +1,1 @@
+"""Helpers of the tests: stores, the app as a process, requests that many tests make."""

@@ -1,0 +1,21 @@
+"""How many requests of one account an instance answers at once: the gate, every no, and all others apart."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from shared.http.bounds import COMMON, Bounds, Kind
+from twins.settings import Settings
+
+DECISION = Kind("decision")
+NO = Kind("no", of_person=True)
+"""Withdrawals, refusals and erasures: whatever else an account or its organisation does, each person may say no."""
+
+
+def bounds(settings: Settings) -> Bounds:
+    """Return the bounds of the settings."""
+    return Bounds({COMMON: settings.account_requests, DECISION: settings.account_decisions, NO: settings.account_noes})
+
+
+def kind_of_patch(change: Any) -> Kind:
+    """Return the kind of a change of a twin: `consent: false` is a no."""
+    return NO if isinstance(change, Mapping) and change.get("consent") is False else COMMON

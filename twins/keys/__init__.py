@@ -1,0 +1,1 @@
+"""`/.well-known/jwks.json`: the keys that verify receipts and certificates."""

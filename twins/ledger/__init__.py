@@ -1,0 +1,1 @@
+"""`/twins/{twin_id}/ledger`: the events of a twin's consent, in a hash chain. Other resources append events."""

@@ -1,0 +1,1 @@
+"""`/organization`: the erasure of everything that an organisation owns."""

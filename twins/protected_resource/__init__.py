@@ -1,0 +1,1 @@
+"""`/.well-known/oauth-protected-resource`: how a client gets a token for this service."""

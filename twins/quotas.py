@@ -1,0 +1,29 @@
+"""What an account may store. No quota refuses a no, nor what takes away."""
+
+from shared.http.problems import Conflict
+
+SHORT = 1024
+"""Notices of so many bytes count nothing: the database writes no row for them."""
+
+
+class QuotaExceeded(Conflict, slug="quota-exceeded", title="Quota exceeded"):
+    """The owner stores as much as it may: twins, versions of personas, or bytes of personas and long notices.
+
+    Erase twins that are not needed, or ask the operator of the service for more. Withdrawals, refusals and
+    erasures are never refused for this reason.
+    """
+
+
+def no_room_for_twins(most: int) -> QuotaExceeded:
+    """Return the 409 for one twin more."""
+    return QuotaExceeded(f"The owner has {most:,} twins, as many as it may have.")
+
+
+def no_room_for_versions(versions: int, size: int) -> QuotaExceeded:
+    """Return the 409 for one persona version more."""
+    return QuotaExceeded(f"The owner may store {versions:,} versions of personas, and {size:,} bytes; this is beyond.")
+
+
+def no_room_for_notice(size: int) -> QuotaExceeded:
+    """Return the 409 for one long notice more."""
+    return QuotaExceeded(f"The owner may store {size:,} bytes; with this notice it would be more.")
