@@ -730,6 +730,10 @@ _WRITE = (
             IF held.exceptions = '{}' OR NOT held.exceptions && wanted THEN
                 RETURN;  -- the same no again
             END IF;
+            -- The rest is refused already. A withdrawal goes on to name all that it ends of its line.
+            IF p_consent IS NULL AND wanted IS NOT NULL THEN
+                wanted := ARRAY(SELECT e FROM unnest(held.exceptions) AS e WHERE e = ANY (wanted));
+            END IF;
             UPDATE locks l SET exceptions = (
                 SELECT coalesce(array_agg(e), '{}') FROM unnest(l.exceptions) AS e WHERE e <> ALL (wanted)
             ) WHERE l.twin_id = p_twin AND l.id = held.id;

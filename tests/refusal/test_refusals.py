@@ -287,9 +287,10 @@ async def test_everything_stays_locked_but_for_what_its_author_grants(alice: Cli
     assert (refusal["purposes"], refusal["exceptions"]) == (None, ["voice"])
     assert [await reason(alice, path, purpose) for purpose in ("voice", "face")] == ["granted", "refused"]
     assert is_problem(await offer(alice, path, "face"), 409, "person-must-consent")
-    await refuse(paula, path, "voice", status=200)
-    assert await reason(alice, path, "voice") == "refused"
+    await refuse(paula, path, "voice", "never-named", status=200)
+    assert [await reason(alice, path, purpose) for purpose in ("voice", "never-named")] == ["refused"] * 2
     assert [item["exceptions"] for item in await refusals(paula, path)] == [[]]
+    assert (await verify(alice, path))["reason"] is None
 
 
 async def test_anothers_refusal_stands_in_the_way_of_every_yes(alice: Client, client_of: ClientOf) -> None:
