@@ -17,8 +17,8 @@ from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module")
-def url(environment: dict[str, str]) -> Iterator[str]:
-    with serving(environment) as service:
+def url(drained: dict[str, str]) -> Iterator[str]:
+    with serving(drained) as service:
         yield service.url
 
 

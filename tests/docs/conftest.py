@@ -9,9 +9,9 @@ from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module")
-def url(environment: dict[str, str]) -> Iterator[str]:
+def url(drained: dict[str, str]) -> Iterator[str]:
     """No longer than a module: every two seconds it drains the outbox, of which other tests need all jobs."""
-    with serving(environment) as service:
+    with serving(drained) as service:
         yield service.url
 
 

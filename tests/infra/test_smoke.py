@@ -20,8 +20,8 @@ from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module", params=["app", "functions"])
-def url(request: pytest.FixtureRequest, environment: dict[str, str]) -> Iterator[str]:
-    with serving(environment, request.param) as service:
+def url(request: pytest.FixtureRequest, drained: dict[str, str]) -> Iterator[str]:
+    with serving(drained, request.param) as service:
         yield service.url
 
 

@@ -12,6 +12,7 @@ import pytest
 from infra.new_secrets import receipt_key
 from tests.support import log_search
 from tests.support.app import FRONTS, SECRET, Client, ClientOf, front, token
+from tests.support.database import superuser
 from tests.support.stores import Stores, running_stores
 from twins.app import create_app
 from twins.context import Context
@@ -54,6 +55,14 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="session")
 def settings(environment: dict[str, str]) -> Settings:
     return Settings()
+
+
+@pytest.fixture(scope="module")
+async def drained(environment: dict[str, str], stores: Stores) -> dict[str, str]:
+    """The environment of a service whose jobs a test waits for: hundreds of earlier tests would come before."""
+    async with superuser(stores) as connection:
+        await connection.execute("DELETE FROM outbox")
+    return environment
 
 
 @pytest.fixture(scope="session", params=FRONTS)
