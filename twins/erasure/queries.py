@@ -172,3 +172,9 @@ async def select_erased_ledgers(connection: Connection, erasure_id: UUID) -> lis
 async def complete(connection: Connection, erasure_id: UUID, certificate: str, at: datetime) -> None:
     """Finish an erasure, once, and forget the name of its account."""
     await connection.execute("SELECT complete_erasure($1, $2, $3)", erasure_id, certificate, at)
+
+
+async def now(connection: Connection) -> datetime:
+    """Return the time of the database's clock."""
+    moment: datetime = await connection.fetchval("SELECT statement_timestamp()")
+    return moment

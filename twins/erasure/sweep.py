@@ -13,7 +13,7 @@ from functools import partial
 from uuid import UUID
 
 from shared.stores import outbox
-from shared.stores.postgres import Connection, Record, now
+from shared.stores.postgres import Connection, Record
 from twins.context import Context
 from twins.erasure import certificate, merkle, queries
 from twins.erasure.models import KIND
@@ -178,7 +178,7 @@ async def _certify(ctx: Context, erasure_id: UUID) -> None:
         erasure = await queries.select_erasure(connection, erasure_id, None)
         assert erasure is not None  # noqa: S101 - erasures are never deleted
         pieces = await queries.select_erased_ledgers(connection, erasure_id)
-        at = await now(connection)
+        at = await queries.now(connection)
         remaining = await _remaining(ctx, connection, [])
         if erasure["is_account"]:
             left = await queries.left_of_account(connection, erasure_id)
