@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -448,9 +449,13 @@ async def test_two_runs_of_one_sweep_at_once_count_once_and_certify_once(
     for n in range(3):
         await documents.insert_document(context.mongo, id_of(path), Persona(summary=f"Late {n}."))
     signed: list[str] = []
-    complete = queries.complete
+    complete, arrived, second = queries.complete, iter(range(6)), asyncio.Event()
 
     async def noted(connection: Any, erasure_id: UUID, certificate: str, at: datetime) -> None:
+        if next(arrived) == 1:
+            second.set()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(second.wait(), 20)
         await complete(connection, erasure_id, certificate, at)
         signed.append(certificate)
 
