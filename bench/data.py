@@ -133,7 +133,7 @@ _COPIED = ("consents", "consent_states", "notices", "salts", "named_accounts", "
 async def _renewed(dsn: str, name: str, person: str, purposes: list[str], count: int, twins: int) -> list[UUID]:
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(_TWINS, name, twins)
+        await connection.execute(_TWINS, name, 1, twins)
         rows = await connection.fetch("SELECT id FROM twins WHERE owner = $1 ORDER BY id", name)
         first, *others = found = [row["id"] for row in rows]
         await connection.execute(

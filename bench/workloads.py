@@ -40,7 +40,7 @@ def call(app: App, raw: bytes) -> tuple[int, Any]:
     head, _, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     method, target, _ = first.split(" ")
-    connection = http.client.HTTPConnection(LOCALHOST, app.port, timeout=10)
+    connection = http.client.HTTPConnection(LOCALHOST, app.port, timeout=60)
     connection.request(method, target, body or None, dict(line.split(": ", 1) for line in lines))
     response = connection.getresponse()
     content = response.read()
