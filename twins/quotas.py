@@ -7,7 +7,7 @@ SHORT = 1024
 
 
 class QuotaExceeded(Conflict, slug="quota-exceeded", title="Quota exceeded"):
-    """The owner stores as much as it may: twins, versions of personas, or bytes of personas and long notices.
+    """The owner stores as much as it may: twins, versions of personas, consents, or bytes of personas and long notices.
 
     Erase twins that are not needed, or ask the operator of the service for more. Withdrawals, refusals and
     erasures are never refused for this reason.
@@ -22,6 +22,11 @@ def no_room_for_twins(most: int) -> QuotaExceeded:
 def no_room_for_versions(versions: int, size: int) -> QuotaExceeded:
     """Return the 409 for one persona version more."""
     return QuotaExceeded(f"The owner may store {versions:,} versions of personas, and {size:,} bytes; this is beyond.")
+
+
+def no_room_for_consents(most: int) -> QuotaExceeded:
+    """Return the 409 for one consent more."""
+    return QuotaExceeded(f"The owner's twins have {most:,} consents beside their first ones, as many as they may have.")
 
 
 def no_room_for_notice(size: int) -> QuotaExceeded:

@@ -160,13 +160,15 @@ async def test_of_a_certificate_without_events_the_heads_are_told_and_that_they_
 
 async def test_the_table_has_the_members_of_every_kind_of_event(owner: Client) -> None:
     documented: dict[str, set[str]] = {
-        kind: set() for kind in ("given", "renewed", "withdrawn", "refused", "opened", "erased")
+        kind: set() for kind in ("given", "renewed", "replaced", "withdrawn", "refused", "opened", "erased")
     }
     for member, kinds, _ in rows(section("docs/LEDGER.md", "An event")):
         for kind in documented if kinds == "all" else words(kinds):
             documented[kind].add(member.strip("`"))
 
-    path = await make_twin(owner, principals=["docs-owner"])
+    path = await make_twin(owner, principals=["docs-owner"], consent=False)
+    await grant(owner, path, "text", principal={"label": "Alex"})
+    await grant(owner, path, "text")
     await withdraw(owner, await renew(owner, await grant(owner, path, "voice")))
     (refusal,) = (await owner.get(f"{path}/refusals")).json()["items"]
     assert (await owner.post(f"{path}/refusals")).status_code == 200
@@ -195,7 +197,7 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
         salt = await connection.fetchval(
             "SELECT salt FROM salts WHERE twin_id = $1 AND lineage = $2", twin_id, UUID(consent["id"])
         )
-    terms = {
+    terms: dict[str, Any] = {
         "expires_at": "2100-01-31T12:00:00.000000Z",
         "method": "api",
         "not_before": None,
@@ -213,6 +215,33 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
     assert item["event"] | {"v": 2, "seq": 1, "prev_hash": "0" * 64, "consent_id": consent["id"]} == item["event"]
     recipe = prose("docs/LEDGER.md")
     assert set(terms) <= set(words(recipe))
+
+    limits = {"modalities": ["voice", "text"], "territories": ["FR", "DE"]}
+    studio = {"type": "org", "id": "studio"}
+    uses = [{"purpose": "film", "description": "Dubbing."}]
+    guardian = {"relation": "mother", "id": {"issuer": "https://id.example", "subject": "mona"}}
+    second = {"recipients": [studio], "uses": uses, "guardian": guardian, "principal": {"label": "Alex"}} | limits
+    consent = await grant(owner, path, "film", **second)
+    async with owner_of(stores) as connection:
+        salt = await connection.fetchval(
+            "SELECT salt FROM salts WHERE twin_id = $1 AND lineage = $2", twin_id, UUID(consent["id"])
+        )
+    terms |= {
+        "details": {"uses": uses, "relation": "mother"},
+        "expires_at": None,
+        "guardian": "https://id.example\nmona",
+        "label": "Alex",
+        "modalities": ["text", "voice"],
+        "principal": None,
+        "purposes": ["film"],
+        "recipients": [studio | {"issuer": None, "name": None}],
+        "source": None,
+        "territories": ["DE", "FR"],
+        "v": 2,
+    }
+    (page,) = await _exported(owner, path)
+    assert page["items"][1]["event"]["terms"] == hmac.digest(salt, _canonical(terms), "sha256").hex()
+    assert set(terms) - {"v"} <= set(words(recipe))
 
 
 def _canonical(value: Page) -> bytes:

@@ -1,6 +1,8 @@
 """A no stands as a lock, which only whoever said it can open."""
 
 import asyncio
+import json
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +27,8 @@ from tests.support.consent import (
 )
 from tests.support.database import superuser
 from tests.support.stores import Stores
+from twins.context import Context
+from twins.refusal import queries
 
 
 async def refuse(client: Client, path: str, *purposes: str, status: int = 201) -> dict[str, Any]:
@@ -374,6 +378,54 @@ async def test_refusals_are_listed_by_page(alice: Client, client_of: ClientOf) -
 
     assert first.json()["items"] + second.json()["items"] == made
     assert "next" not in second.links
+
+
+async def test_ones_own_refusal_is_found_among_any_number_of_others(
+    alice: Client, paula: Client, sub: str, stores: Stores, context: Context
+) -> None:
+    path = await twin_of(alice, sub)
+    mine = await refuse(paula, path, "voice")
+    async with superuser(stores) as connection:
+        await connection.execute(
+            "INSERT INTO locks (twin_id, id, opener_kind, purposes, refused_at)"
+            " SELECT $1, gen_random_uuid(), 'none', '{voice}', now() FROM generate_series(1, 60000)",
+            id_of(path),
+        )
+        await connection.execute("ANALYZE locks")
+    assert await refusals(paula, path) == [mine]
+    assert await rows_of_locks_read(context, sub, path) <= 2
+    page = await alice.get(f"{path}/refusals", params={"limit": 100})
+    assert (len(page.json()["items"]), page.json()["next_cursor"] is None) == (100, False)
+    after_mine = await paula.get(f"{path}/refusals", params={"limit": 1})
+    assert after_mine.json()["next_cursor"] is None
+    async with superuser(stores) as connection:
+        await connection.execute("DELETE FROM locks WHERE twin_id = $1 AND opener_kind = 'none'", id_of(path))
+        await connection.execute("ANALYZE locks")
+
+
+async def rows_of_locks_read(context: Context, sub: str, path: str) -> float:
+    """Return how many rows of `locks` the list of one's own refusals reads, those left out included."""
+    plans: list[str] = []
+
+    class Explaining:
+        async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
+            async with context.postgres.connection() as connection:
+                plans.append(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments))
+            return []
+
+    own: Any = Explaining()
+    await queries.select_locks(own, sub, sub, id_of(path), None, 100, is_operator=False)
+    return max(
+        float(node["Actual Loops"]) * float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in nodes(json.loads(plans[0])[0]["Plan"])
+        if node.get("Relation Name") == "locks"
+    )
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
 
 
 # --- Withdrawals ---------------------------------------------------------------------------------------

@@ -63,7 +63,8 @@ def lists(environment: dict[str, str]) -> list[Operation]:
 
 def in_query(operation: Operation) -> dict[str, str]:
     """Return the types of an operation's parameters in the query, by their names."""
-    return {it["name"]: it["schema"]["type"] for it in operation.parameters if it["in"] == "query"}
+    # What has a name of its own is a text of a list.
+    return {it["name"]: it["schema"].get("type", "string") for it in operation.parameters if it["in"] == "query"}
 
 
 def assert_harmless(answer: httpx.Response) -> None:
@@ -74,12 +75,12 @@ def assert_harmless(answer: httpx.Response) -> None:
 
 
 def is_in(sent: Any, got: Any) -> bool:
-    """Tell whether everything that was sent is in what came back; newlines are stored as U+000A."""
+    """Tell whether everything that was sent is in what came back; newlines are stored as U+000A, but for notices."""
     if isinstance(sent, dict):
         return all(name in got and is_in(value, got[name]) for name, value in sent.items())
     if isinstance(sent, list):
         return len(sent) == len(got) and all(map(is_in, sent, got))
-    return bool(got == (sent.replace("\r\n", "\n") if isinstance(sent, str) else sent))
+    return bool(got == sent or (isinstance(sent, str) and got == sent.replace("\r\n", "\n")))
 
 
 # --- Bodies --------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ async def test_a_whole_body_is_accepted_so_what_is_refused_below_is_refused_for_
 ) -> None:
     for operation in writes:
         ids = await possessions(alice, refused=False)
-        if operation.path.endswith("/withdraw"):
+        if operation.path.endswith(("/withdraw", "/renew")):
             continue  # its purposes have to be those of the consent
         answer = await alice.send(operation.request(alice, ids, operation.whole_for(ids)))
         assert answer.is_success, (operation, answer.text)
@@ -112,6 +113,8 @@ async def test_text_comes_back_as_it_was_sent_or_is_refused_and_changes_nothing(
             if not answer.is_success:
                 refused.append((operation, body))
                 continue
+            if operation.path.endswith("/decisions"):
+                continue  # nothing of a question is kept, and its answer has other members
             place = answer.headers.get("content-location") or answer.headers.get("location") or answer.request.url
             read = await alice.get(place)
             assert_harmless(read)
@@ -187,7 +190,9 @@ async def test_a_query_is_compared_and_never_run(alice: Client, injection: str) 
             answer = await alice.send(operation.request(alice, ids, query={name: injection}))
             assert_harmless(answer)
             if answer.is_success:
-                assert answer.json() == {"items": [], "next_cursor": None}, (operation, name)
+                # A list, or an answer of the gate.
+                found = answer.json()
+                assert found == {"items": [], "next_cursor": None} or found["decision"] is False, (operation, name)
             else:
                 assert is_problem(answer, 422, "validation-failed"), (operation, name)
             tried += 1
