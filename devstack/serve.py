@@ -1,4 +1,4 @@
-"""The app's process: `python -m devstack.serve app|functions PORT`.
+"""The app's process: `python -m devstack.serve app|functions|idle PORT`; `idle` is the app without its timer.
 
 It serves while its standard input is open, so that it never outlives the run that started it, however
 that run ends.
@@ -43,6 +43,7 @@ def main(host: str, port: int) -> None:
             port=port,
             access_log=False,
             log_level="warning",
+            lifespan="off" if host == "idle" else "auto",
             timeout_graceful_shutdown=GRACE,
         )
 

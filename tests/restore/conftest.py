@@ -35,8 +35,8 @@ def own(stores: Stores) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=FRONTS)
 def url(request: pytest.FixtureRequest, own: dict[str, str]) -> Iterator[str]:
-    """The application behind each of its two fronts, with its timer."""
-    with serving(own, {"asgi": "app", "functions": "functions"}[request.param]) as service:
+    """The application behind each of its two fronts, without its timer: that could open the gate before a test asks."""
+    with serving(own, {"asgi": "idle", "functions": "functions"}[request.param]) as service:
         yield service.url
 
 
