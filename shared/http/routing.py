@@ -1,7 +1,6 @@
 """`ApiRoute`: the handling of API requests that FastAPI does not do by itself."""
 
 import inspect
-import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from operator import attrgetter
 from typing import Any
@@ -12,7 +11,6 @@ from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, _effective_route_context_var
 from pydantic import BaseModel
-from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.types import Receive, Scope, Send
 
 from shared import logging
@@ -24,9 +22,6 @@ from shared.http.problems import InsufficientScope
 
 # FastAPI looks whether a model is of Pydantic 1. None is, and the import takes 32 ms of a cold start.
 compat.is_pydantic_v1_model_class = lambda cls: False  # noqa: ARG005
-
-# FastAPI silences this where it declares a body; `Input` is built later, at the first request.
-warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 
 class Logged:
