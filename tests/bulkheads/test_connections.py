@@ -68,5 +68,6 @@ async def test_the_gate_is_answered_while_noes_wait_for_locks(small: tuple[Conte
         await hold(context, stack, Priority.HIGH, RESERVED // 2)
 
         assert (await client.post(f"{path}/refusals")).status_code == 503
-        asked = await asyncio.gather(*(client.get(f"{path}/decision") for _ in range(20)))
-        assert {answer.status_code for answer in asked} == {200}
+        for _ in range(5):
+            asked = await asyncio.gather(*(client.get(f"{path}/decision") for _ in range(10)))
+            assert {answer.status_code for answer in asked} == {200}
