@@ -1,6 +1,7 @@
 """The pool: tokens as passwords, and what happens when no new connection can be opened."""
 
 import asyncio
+import importlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Self
@@ -55,6 +56,7 @@ def endpoint(stores: Stores) -> Endpoint:
 @pytest.fixture
 async def postgres(settings: Settings, stores: Stores, endpoint: Endpoint) -> AsyncIterator[Postgres]:
     """A pool of four whose password is a token; its DSN has none."""
+    importlib.import_module("azure.identity.aio")  # else at the first read, and within its half second
     server: Server = stores.postgres
     entra = settings.model_copy(
         update={
