@@ -110,7 +110,7 @@ class ApiRoute(APIRoute):
             errors: list[Any] = []
             found = await arguments.solve(plan, request, content, errors, {})
             if logged:
-                logging.bind(**{name: path_params[alias] for name, alias in logged if name in found})
+                logging.bind(**{name: path_params[alias] for name, alias in logged if found.get(name) is not None})
             if errors:
                 raise RequestValidationError(errors)
             return _declared(await endpoint(**found), status)

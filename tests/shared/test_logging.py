@@ -285,6 +285,19 @@ async def test_each_request_is_one_line_with_its_route_not_its_path(
     assert not any("secret" in str(event) for event in (unknown_parameter, missing))
 
 
+async def test_an_id_that_is_none_is_not_logged(alice: Client, log: pytest.LogCaptureFixture) -> None:
+    path = await make_twin(alice)
+    for refused in (
+        await alice.get("/api/v1/twins/not-an-id"),
+        await alice.patch("/api/v1/twins/not-an-id", json={"tone": 1}),
+        await alice.patch(path, json={"tone": 1}),
+    ):
+        assert refused.status_code == 422
+
+    ids = [event.get("twin_id") for event in fields(log, "Request")]
+    assert ids == [None, None, path.rsplit("/", maxsplit=1)[1]]
+
+
 async def test_a_change_and_a_deletion_are_logged_with_their_twin(alice: Client, log: pytest.LogCaptureFixture) -> None:
     path = await make_twin(alice)
     await alice.patch(path, json={"tone": "warm"})
