@@ -22,10 +22,10 @@ from shared.http.routing import answer
 _SEAL_BYTES = 16
 
 
-class Page[Item: BaseModel](BaseModel):
+class Page(BaseModel):
     """One page of a list; a subclass for each kind of item names the schema."""
 
-    items: list[Item]
+    items: Sequence[BaseModel]
     next_cursor: str | None
 
 
@@ -53,7 +53,7 @@ class Pages:
         """Return the place of the last item before this page, or None on the first page; raises as `unseal`."""
         return None if self.cursor is None else read(unseal(self.digests, self.scope, self.cursor)[0])
 
-    def page[Listed: Page[Any]](
+    def page[Listed: Page](
         self,
         kind: type[Listed],
         found: Sequence[BaseModel],
@@ -68,7 +68,7 @@ class Pages:
         after = place(items[-1]) if len(found) > self.limit else until
         return kind(items=items, next_cursor=None if after is None else seal(self.digests, self.scope, [after]))
 
-    def answer(self, page: Page[Any]) -> Response:
+    def answer(self, page: Page) -> Response:
         """Return a page as JSON, with the next page's address in `Link` (RFC 8288)."""
         if page.next_cursor is None:
             return answer(page)

@@ -24,7 +24,7 @@ from shared.stores import outbox
 from tests.support.app import id_of
 from twins.app import create_app
 from twins.erasure import sweep
-from twins.settings import Settings
+from twins.settings import load
 
 
 class Doom(monitoring.CommandListener):
@@ -67,7 +67,7 @@ class Doom(monitoring.CommandListener):
 
 
 async def _erase(token: str, path: str) -> None:
-    app = create_app(Settings(erasure_second_sweep=0))
+    app = create_app(load().model_copy(update={"erasure_second_sweep": 0}))
     context = app.state.context
     headers = {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://twins.test") as client:

@@ -41,7 +41,7 @@ def own() -> Iterator[Stores]:
 def settings(own: Stores, environment: dict[str, str]) -> Settings:
     # The session's keys, on these servers; one that is down is given up sooner.
     values = environment | own.environment | {"MONGODB_TIMEOUT": "1"}
-    return Settings(**{name.lower(): value for name, value in values.items()})  # type: ignore[arg-type]
+    return Settings(**{name.lower(): value for name, value in values.items()})
 
 
 class Application:

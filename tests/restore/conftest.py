@@ -13,7 +13,6 @@ from tests.support.serving import serving
 from tests.support.stores import Stores, running_stores
 from twins.app import create_app
 from twins.context import Context
-from twins.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ async def context(own: dict[str, str]) -> AsyncIterator[Context]:
     """A second instance's context: what it does is what the timer does."""
     before = dict(os.environ)
     os.environ.update(own)
-    app = create_app(Settings())
+    app = create_app()
     os.environ.clear()
     os.environ.update(before)
     yield app.state.context

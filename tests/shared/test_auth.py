@@ -310,8 +310,8 @@ async def test_exp_may_be_absent_only_where_that_is_configured(settings: Setting
     assert (await user(authenticator(settings, jwt_require_exp=False), without)).sub == "alice"
 
 
-async def test_the_application_wires_its_settings_to_its_authenticator(environment: dict[str, str]) -> None:
-    app = create_app(Settings(jwt_audience="twins", jwt_require_exp=False))
+async def test_the_application_wires_its_settings_to_its_authenticator(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"jwt_audience": "twins", "jwt_require_exp": False}))
     asked: Authenticator = app.state.context.authenticator
 
     assert (await user(asked, token("alice", aud="twins", exp=None))).sub == "alice"

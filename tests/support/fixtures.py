@@ -16,7 +16,7 @@ from tests.support.database import superuser
 from tests.support.stores import Stores, running_stores
 from twins.app import create_app
 from twins.context import Context
-from twins.settings import Settings
+from twins.settings import Settings, load
 
 # How long an example takes says more about what else the machine does than about the code.
 hypothesis.settings.register_profile("twins", deadline=None)
@@ -54,7 +54,7 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
 
 @pytest.fixture(scope="session")
 def settings(environment: dict[str, str]) -> Settings:
-    return Settings()
+    return load()
 
 
 @pytest.fixture(scope="module")

@@ -147,5 +147,7 @@ class Consent(Output):
         )
 
 
-class ConsentPage(Page[Consent]):
+class ConsentPage(Page):
     """One page of consents; `next_cursor` is null on the last."""
+
+    items: list[Consent]

@@ -42,8 +42,10 @@ class Erasure(ErasureEntry):
     certificate: Annotated[str | None, Field(description="A compact JWS (ES256, keys in `/.well-known/jwks.json`).")]
 
 
-class ErasurePage(Page[ErasureEntry]):
+class ErasurePage(Page):
     """One page of erasures; `next_cursor` is null on the last."""
+
+    items: list[ErasureEntry]
 
 
 class ErasedLedger(Output):
@@ -56,8 +58,10 @@ class ErasedLedger(Output):
     proof: Annotated[list[str], Field(description="The inclusion proof (RFC 9162 §2.1.3), in hexadecimal.")]
 
 
-class ErasedLedgerPage(Page[ErasedLedger]):
+class ErasedLedgerPage(Page):
     """One page of ledgers; `next_cursor` is null on the last."""
+
+    items: list[ErasedLedger]
 
 
 def address(erasure_id: UUID) -> str:

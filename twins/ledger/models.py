@@ -23,8 +23,10 @@ class LedgerEntry(Output):
         return super().of({**row, "event": json.loads(row["event"]), "hash": row["hash"].hex()})
 
 
-class LedgerPage(Page[LedgerEntry]):
+class LedgerPage(Page):
     """One page of a ledger; `next_cursor` is null on the last."""
+
+    items: list[LedgerEntry]
 
 
 class Verification(Output):

@@ -162,8 +162,10 @@ class VersionEntry(Output):
     created_at: Timestamp
 
 
-class VersionPage(Page[VersionEntry]):
+class VersionPage(Page):
     """One page of a persona's history; `next_cursor` is null on the last."""
+
+    items: list[VersionEntry]
 
 
 class Message(Output):

@@ -48,5 +48,7 @@ class Refusal(Output):
     refused_at: Timestamp
 
 
-class RefusalPage(Page[Refusal]):
+class RefusalPage(Page):
     """One page of refusals; `next_cursor` is null on the last."""
+
+    items: list[Refusal]

@@ -81,5 +81,7 @@ class Twin(Output):
     updated_at: Timestamp
 
 
-class TwinPage(Page[Twin]):
+class TwinPage(Page):
     """One page of twins; `next_cursor` is null on the last."""
+
+    items: list[Twin]
