@@ -9,7 +9,9 @@ from tests.resilience.harness.scenario import scenario
 from tests.support.app import token
 from tests.support.database import superuser
 from tests.support.stores import Stores
+from twins.settings import Settings
 
+LEEWAY = int(Settings.model_fields["jwt_nbf_leeway"].default)
 CREATES = 200
 CLIENTS = 20
 CROWD = 1000
@@ -101,11 +103,11 @@ async def test_a_token_is_good_exactly_as_long_as_it_says_whatever_the_clocks(st
         now = int(time.time())
         starts, ends, over = now + 1, now + 2, now + 4
         cases = {
-            # The issuer's clock is ahead: its tokens are not good yet, then are.
-            "ahead": (token("skewed", nbf=starts), range(starts, over)),
+            # The issuer's clock is ahead by more than is let pass: its tokens are not good yet, then are.
+            "ahead": (token("skewed", nbf=starts + LEEWAY), range(starts, over)),
             # It is behind: its tokens run out early, also where the outcome is remembered.
             "behind": (token("skewed", exp=ends), range(now, ends)),
-            "both": (token("skewed", nbf=starts, exp=ends), range(starts, ends)),
+            "both": (token("skewed", nbf=starts + LEEWAY, exp=ends), range(starts, ends)),
             "made tomorrow": (token("skewed", iat=now + 86_400), range(now, over)),
             "long gone": (token("skewed", exp=1), range(0)),
             "far future": (token("skewed", exp=now + 86_400), range(now, over)),
