@@ -2,6 +2,8 @@
 
 from alembic import op
 
+from migrations.instances import refuse_to_run_beside
+
 revision = "20261128_8"
 down_revision = "20261128_7"
 
@@ -153,10 +155,14 @@ _DOWN = (
 
 
 def upgrade() -> None:
+    connection = op.get_bind()
+    refuse_to_run_beside(connection)
     for statement in _UP:
-        op.get_bind().exec_driver_sql(statement)
+        connection.exec_driver_sql(statement)
 
 
 def downgrade() -> None:
+    connection = op.get_bind()
+    refuse_to_run_beside(connection)
     for statement in _DOWN:
-        op.get_bind().exec_driver_sql(statement)
+        connection.exec_driver_sql(statement)
