@@ -10,6 +10,7 @@ from shared.azure.functions import FunctionApp  # noqa: E402
 from twins.app import create_app  # noqa: E402
 
 api = create_app()
+gc.freeze()
 gc.enable()
 app = FunctionApp(api, api.start)
 

@@ -10,7 +10,8 @@ import asyncpg
 
 from twins.consent.models import BOOLEAN_NOTICE
 from twins.decision.models import GENERAL
-from twins.decision.queries import select_decision
+from twins.decision.queries import Asked, select_decision
+from twins.limits import key_of_account
 
 OWNERS = 100
 SHARE = 50
@@ -210,7 +211,8 @@ async def _gate_plan(dsn: str) -> list[str]:
     try:
         twin_id = await connection.fetchval("SELECT id FROM twins WHERE owner = $1 LIMIT 1", owner(0))
         explaining: Any = _Explaining(connection)
-        scans: Any = await select_decision(explaining, owner(0), twin_id, GENERAL, any_owner=False)
+        asked = Asked(GENERAL, key_of_account(owner(0)))
+        scans: Any = await select_decision(explaining, owner(0), owner(0), twin_id, asked, any_owner=False)
         return list(scans)
     finally:
         await connection.close()

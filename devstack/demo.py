@@ -19,7 +19,7 @@ from devstack.process import StackError
 from infra import smoke
 from infra.smoke import RuleBrokenError, Step, Tour
 
-OWNER, PRINCIPAL = "demo-owner", "demo-person"
+OWNER, PERSON = "demo-owner", "demo-person"
 CERTIFICATE_WITHIN = 30.0
 """Seconds; the second sweep of an erasure waits for requests under way."""
 
@@ -34,7 +34,7 @@ def main(base_url: str, transport: httpx.BaseTransport | None = None) -> int:
     """
     # The app is on this machine, so no proxy of the environment is asked.
     options = {"transport": transport, "trust_env": False}
-    with Tour(base_url, bearer(OWNER), bearer(PRINCIPAL), PRINCIPAL, **options) as tour:
+    with Tour(base_url, bearer(OWNER), bearer(PERSON), **options) as tour:
         for number, step in enumerate(STEPS, 1):
             try:
                 shown = smoke.take(tour, step)
@@ -53,8 +53,8 @@ def main(base_url: str, transport: httpx.BaseTransport | None = None) -> int:
 def verify_the_receipt(tour: Tour) -> object:
     """The person verifies their receipt, from the published keys alone."""
     receipt = _verified(tour, tour.receipt, "consent-receipt")
-    shown = {name: receipt[name] for name in ("record_id", "pii_principal_id", "consent_status")}
-    if (receipt["pii_principal_id"], receipt["record_id"]) != (PRINCIPAL, tour.consent.rpartition("/")[2]):
+    shown = {name: receipt[name] for name in ("record_id", "pii_principal_id", "assurance", "consent_status")}
+    if (receipt["pii_principal_id"], receipt["record_id"]) != (PERSON, tour.consent.rpartition("/")[2]):
         raise RuleBrokenError(f"the receipt is another's: {shown}")
     return shown
 

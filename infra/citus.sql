@@ -25,7 +25,7 @@ ALTER TABLE erased_twins DROP CONSTRAINT erased_twins_erasure_id_fkey;
 -- A twin's tables, all rows of a twin on one node.
 SELECT create_distributed_table('twins', 'id');
 SELECT create_distributed_table(name, 'twin_id', colocate_with => 'twins') FROM unnest(ARRAY[
-    'consent_events', 'consent_states', 'consents', 'erased_twins', 'locks', 'named_accounts', 'notices',
+    'consent_events', 'consent_states', 'consents', 'erased_consents', 'erased_twins', 'locks', 'named_accounts', 'notices',
     'persona_versions', 'salts', 'stops', 'withdrawals'
 ]) AS name;
 
@@ -33,13 +33,18 @@ SELECT create_distributed_table(name, 'twin_id', colocate_with => 'twins') FROM 
 DROP TRIGGER twins_usage ON twins;
 DROP TRIGGER notices_made ON notices;
 DROP TRIGGER notices_changed ON notices;
+DROP TRIGGER consents_counted ON consents;
+DROP TRIGGER consents_emptied ON consents;
+DROP TRIGGER twins_consents ON twins;
 
 -- Nor may one write the journal of each no. So none is kept here, and a restore has nothing to repeat.
 DROP TRIGGER consent_events_journal ON consent_events;
 DROP TRIGGER erased_accounts_journal ON erased_accounts;
 
 -- On every node: statements on twins read them.
-SELECT create_reference_table(name) FROM unnest(ARRAY['account_usage', 'erased_accounts', 'restore_state']) AS name;
+SELECT create_reference_table(name) FROM unnest(ARRAY[
+    'account_consents', 'account_usage', 'erased_accounts', 'external_ids', 'restore_state'
+]) AS name;
 
 -- On the coordinator, and known to all nodes. Plain local ones would not take part in a distributed transaction, and a
 -- crash in its second phase could lose an erasure's job.
@@ -59,3 +64,4 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO twins_serving;
 -- They read a reference table, which is whole on each node, within statements on shards.
 ALTER FUNCTION account_erased(text, timestamptz) SET citus.allow_nested_distributed_execution = on;
 ALTER FUNCTION stores_at_most(text, bigint, bigint, bigint) SET citus.allow_nested_distributed_execution = on;
+ALTER FUNCTION has_fewer_consents(text, bigint) SET citus.allow_nested_distributed_execution = on;

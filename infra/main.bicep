@@ -1,7 +1,7 @@
 // Twins in one resource group: the function app, its two stores, its secrets and its monitoring.
 targetScope = 'resourceGroup'
 
-import { issuer } from 'modules/types.bicep'
+import { issuer, recordController } from 'modules/types.bicep'
 
 @description('Starts every name. With the hash of the resource group it must be unique in Azure.')
 @minLength(3)
@@ -92,6 +92,13 @@ param backupRetentionDays int = 36
 @description('Days for which the journal of refusals and erasures is kept: longer than `backupRetentionDays`, since a restored backup needs it.')
 @minValue(37)
 param journalRetentionDays int = 60
+
+@description('The lowest assurance that the gate takes as a yes. What was recorded before stays a yes with the first alone.')
+@allowed(['recorded', 'link', 'token'])
+param minAssurance string = 'recorded'
+
+@description('Who is responsible for the records of consent, as receipts say: the object of CONTROLLER, which docs/RECEIPTS.md describes.')
+param controller recordController?
 
 @description('Identity providers whose tokens are accepted: the objects of AUTH_ISSUERS, which docs/IDENTITY.md describes.')
 param authIssuers issuer[] = []
@@ -327,6 +334,8 @@ module site 'modules/site.bicep' = {
     jwtIssuer: jwtIssuer
     backupRetentionDays: backupRetentionDays
     journalRetentionDays: journalRetentionDays
+    minAssurance: minAssurance
+    controller: controller
     authIssuers: authIssuers
     hs256: hs256
     publicUrl: publicUrl

@@ -22,6 +22,7 @@ param postgresPoolMax = 10
 
 param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
 param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')
+param controller = json(readEnvironmentVariable('TWINS_CONTROLLER', 'null'))
 param authIssuers = json(readEnvironmentVariable('TWINS_AUTH_ISSUERS', '[]'))
 param hs256 = bool(readEnvironmentVariable('TWINS_HS256', 'true'))
 

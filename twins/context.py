@@ -1,5 +1,6 @@
 """The long-lived parts of the application, including those of the product."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
@@ -9,6 +10,7 @@ from fastapi import Depends
 
 from shared import context
 from shared.stores.postgres import Connection
+from twins.assurance import rank_of
 from twins.settings import Settings
 
 
@@ -29,6 +31,11 @@ class Context(context.Context):
     settings: Settings
     holders: Sequence[Holder]
 
+    @property
+    def lowest(self) -> int:
+        """The rank of the lowest assurance that is a yes here."""
+        return rank_of(self.settings.min_assurance)
+
     def log_name(self, name: str) -> str:
         """Return a person's or twin's name in the form for logs: the name, or its digest."""
         return name if self.settings.log_names else self.digests.label("name", name)
@@ -37,11 +44,33 @@ class Context(context.Context):
         """Return the keyed digest by which an account is known once it is erased, and in the journal."""
         return self.digests.digest("account", account.encode())
 
+    @property
+    def controller(self) -> str | None:
+        """What a consent keeps of the setting `CONTROLLER`, as JSON."""
+        return None if self.settings.controller is None else self.settings.controller.model_dump_json()
+
+    def erasure_digest(self, owner: str) -> bytes:
+        """Return the keyed digest that identifies an erasure's owner after the name is removed."""
+        return self.digests.digest("erasure", owner.encode())
+
+    def external_digest(self, owner: str, type_: str, name: str) -> bytes:
+        """Return the keyed digest by which an owner's external id is found, and remembered."""
+        return self.digests.digest("external id", json.dumps([owner, type_, name]).encode())
+
     def account_of(self, named: str) -> str:
         """Return the account behind a `Principal`: one of an issuer with `bare_subjects` is its subject alone."""
         issuer, _, subject = named.partition("\n")
         is_bare = any(row.bare_subjects and issuer in row.names for row in self.settings.auth_issuers)
         return subject if is_bare else named
+
+    def owner_of(self, named: str) -> str:
+        """Return the account behind an `Owner`: of an organisation, with the claim that names it in tokens."""
+        match named.split("\n"):
+            case [issuer, "", organization]:
+                claims = (row.owner_claim for row in self.settings.auth_issuers if issuer in row.names)
+                return f"{issuer}\n{next(claims, None) or ''}\n{organization}"
+            case _:
+                return self.account_of(named)
 
 
 Ctx = Annotated[Context, Depends(context.context_of)]

@@ -3,11 +3,11 @@
 from shared.http.problems import Conflict
 
 SHORT = 1024
-"""Notices of so many bytes count nothing: the database writes no row for them."""
+"""Notices of so many bytes count nothing, nor do the other terms: the database writes no row for them."""
 
 
 class QuotaExceeded(Conflict, slug="quota-exceeded", title="Quota exceeded"):
-    """The owner stores as much as it may: twins, versions of personas, or bytes of personas and long notices.
+    """The owner stores as much as it may: twins, versions of personas, consents, or bytes of personas and long terms.
 
     Erase twins that are not needed, or ask the operator of the service for more. Withdrawals, refusals and
     erasures are never refused for this reason.
@@ -24,6 +24,11 @@ def no_room_for_versions(versions: int, size: int) -> QuotaExceeded:
     return QuotaExceeded(f"The owner may store {versions:,} versions of personas, and {size:,} bytes; this is beyond.")
 
 
-def no_room_for_notice(size: int) -> QuotaExceeded:
-    """Return the 409 for one long notice more."""
-    return QuotaExceeded(f"The owner may store {size:,} bytes; with this notice it would be more.")
+def no_room_for_consents(most: int) -> QuotaExceeded:
+    """Return the 409 for one consent more."""
+    return QuotaExceeded(f"The owner's twins have {most:,} consents beside their first ones, as many as they may have.")
+
+
+def no_room_for_terms(size: int) -> QuotaExceeded:
+    """Return the 409 for a consent with one long notice more, or other long terms."""
+    return QuotaExceeded(f"The owner may store {size:,} bytes; with the terms of this consent it would be more.")

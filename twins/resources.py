@@ -43,9 +43,7 @@ class Resource:
 RESOURCES = (
     Resource("decisions", "The gate: may this twin be used for this purpose, now, and why.", decision),
     Resource("twins", "AI personas, each managed by one owner.", twin, twins),
-    Resource(
-        "consents", "The consents of people, each bound to the exact text that the person saw.", consent, consents
-    ),
+    Resource("consents", "The consents of people, each bound to the exact text that was shown.", consent, consents),
     Resource("refusals", "What people have refused, and only they can open again.", refusal),
     Resource("ledger", "Everything that happened to a twin's consent, in a chain that shows tampering.", ledger),
     Resource("persona", "The character of a twin: nested, versioned, compiled to a prompt.", persona, personas),

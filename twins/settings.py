@@ -1,10 +1,13 @@
 """The product's settings, added to those of any service; the only reader of the environment."""
 
+import json
 from typing import Self
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from shared import settings
+from twins.assurance import Assurance
+from twins.controller import Controller
 
 
 class Settings(settings.Settings):
@@ -24,6 +27,10 @@ class Settings(settings.Settings):
 
     journal_retention_days: int = Field(60, ge=1, validate_default=True)
     """How long the journal of refusals and erasures is kept: longer than any backup that may be restored."""
+
+    controller: Controller | None = None
+    """A JSON object: who is responsible for the records of consent, as their receipts say."""
+
     account_requests: int = Field(16, ge=1)
     """How many requests of one account an instance answers at once, but for those that the next two bound."""
     account_decisions: int = Field(32, ge=1)
@@ -35,11 +42,24 @@ class Settings(settings.Settings):
     """How many twins an owner may have."""
     account_versions: int = Field(5_000_000, ge=0)
     """How many versions of personas an owner may have."""
+    account_consents: int = Field(10_000_000, ge=0)
+    """How many consents an owner's twins may have, beside the first of each."""
     account_bytes: int = Field(10 * 1024**3, ge=0)
-    """How many bytes of personas and long notices an owner may store."""
+    """How many bytes of personas, and of long notices and terms, an owner may store."""
+
+    min_assurance: Assurance = "recorded"
+    """The lowest assurance that is a yes; a question may ask for a higher one."""
 
     log_names: bool = True
     """False: logs carry a keyed digest in place of each twin's name."""
+
+    @field_validator("controller", mode="before")
+    @classmethod
+    def _object(cls, value: object) -> object:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except ValueError:
+            raise ValueError("must be a JSON object") from None
 
     @field_validator("journal_retention_days")
     @classmethod

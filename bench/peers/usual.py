@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, noload, relat
 from twins.consent.models import BOOLEAN_NOTICE
 
 GENERAL = "general"
+ASSURANCE = ("recorded", "link", "token")
 
 engine = create_async_engine(os.environ["POSTGRES_DSN"].replace("postgresql://", "postgresql+asyncpg://"))
 new_session = async_sessionmaker(engine, expire_on_commit=False)
@@ -56,6 +57,10 @@ class TwinRow(Base):
         primaryjoin="and_(StateRow.twin_id == TwinRow.id, StateRow.purpose == 'general')", viewonly=True, lazy="joined"
     )
 
+    external_ids: Mapped[list["ExternalIdRow"]] = relationship(
+        viewonly=True, lazy="selectin", order_by="ExternalIdRow.place"
+    )
+
     @property
     def consent(self) -> bool:
         return reason_of(self, self.general) == "granted"
@@ -69,8 +74,22 @@ class StateRow(Base):
     consent_id: Mapped[UUID | None]
     seq: Mapped[int | None]
     no: Mapped[str | None]
+    assurance: Mapped[int | None]
     not_before: Mapped[datetime | None]
     expires_at: Mapped[datetime | None]
+    recipients: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    modalities: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    territories: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+
+
+class ExternalIdRow(Base):
+    __tablename__ = "external_ids"
+
+    digest: Mapped[bytes] = mapped_column(primary_key=True)
+    twin_id: Mapped[UUID] = mapped_column(ForeignKey("twins.id"))
+    type: Mapped[str]
+    id: Mapped[str]
+    place: Mapped[int]
 
 
 class PersonaVersionRow(Base):
@@ -82,7 +101,7 @@ class PersonaVersionRow(Base):
     created_at: Mapped[datetime]
 
 
-def reason_of(twin: TwinRow, state: StateRow | None) -> str:
+def reason_of(twin: TwinRow, state: StateRow | None) -> str:  # noqa: PLR0911 - a case each
     now = datetime.now(UTC)
     if state is not None and state.no is not None:
         return state.no
@@ -94,7 +113,10 @@ def reason_of(twin: TwinRow, state: StateRow | None) -> str:
         return "expired"
     if state.not_before is not None and state.not_before > now:
         return "not_yet_valid"
-    return "granted"
+    # The owner asks, for itself, and names neither.
+    if state.modalities is not None:
+        return "modality_not_covered"
+    return "granted" if state.territories is None else "territory_not_covered"
 
 
 # --- Schemas ----------------------------------------------------------------------------------------
@@ -117,6 +139,13 @@ class TwinUpdate(BaseModel):
     tone: str | None = Field(None, min_length=1, max_length=200)
 
 
+class ExternalIdPublic(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    type: str
+    id: str
+
+
 class TwinPublic(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
@@ -125,6 +154,7 @@ class TwinPublic(BaseModel):
     use_case: str
     tone: str
     principals: list[str]
+    external_ids: list[ExternalIdPublic]
     consent: bool
     created_at: datetime
     updated_at: datetime
@@ -135,12 +165,20 @@ class TwinsPublic(BaseModel):
     next_cursor: UUID | None
 
 
+class RecipientPublic(BaseModel):
+    type: str
+    id: str
+    issuer: str | None = None
+
+
 class DecisionPublic(BaseModel):
     decision: bool
     purpose: str
     reason: str
     consent_id: UUID | None
     expires_at: datetime | None
+    assurance: str | None
+    recipient: RecipientPublic
     evaluated_at: datetime
 
 
@@ -232,7 +270,7 @@ async def load(session: AsyncSession, owner: str, twin_id: UUID, *, lock: bool =
 async def gate(session: SessionDep, current_user: CurrentUser, twin_id: UUID, purpose: str = GENERAL) -> Any:
     query = (
         select(TwinRow, StateRow)
-        .options(noload(TwinRow.general))
+        .options(noload(TwinRow.general), noload(TwinRow.external_ids))
         .outerjoin(StateRow, and_(StateRow.twin_id == TwinRow.id, StateRow.purpose == purpose))
         .where(TwinRow.id == twin_id, TwinRow.owner == current_user)
     )
@@ -247,6 +285,8 @@ async def gate(session: SessionDep, current_user: CurrentUser, twin_id: UUID, pu
         reason=reason,
         consent_id=state.consent_id if state else None,
         expires_at=state.expires_at if state else None,
+        assurance=None if state is None or state.assurance is None else ASSURANCE[state.assurance],
+        recipient=RecipientPublic(type="account", id=current_user),
         evaluated_at=datetime.now(UTC),
     )
 

@@ -14,9 +14,12 @@ from uuid import UUID, uuid4
 
 from shared.http.problems import NotFound
 from shared.stores.mongo import sha256_of
+from twins.assurance import RECORDED, word_of
 from twins.consent import queries as consent_queries
 from twins.consent.terms import Terms
 from twins.decision import queries as decision_queries
+from twins.decision.queries import Asked
+from twins.limits import ACCOUNT, key_of_account
 from twins.locking import lock
 from twins.persona import queries as persona_queries
 from twins.twin import queries as twin_queries
@@ -24,7 +27,7 @@ from twins.twin.models import Filters
 
 TEXTS = ("twin_name", "use_case", "tone")
 MOST = 10**15
-TWIN = ("id", *TEXTS, "principals", "consent", "created_at", "updated_at")
+SHOWN = ("id", *TEXTS, "principals", "consent", "created_at", "updated_at")
 
 
 class Refused(Exception):
@@ -43,24 +46,33 @@ def _plain(value: Any) -> str:
 
 
 async def gate(connection: Any, owner: str, twin_id: UUID, purpose: str) -> dict[str, Any]:
-    row = await decision_queries.select_decision(connection, owner, twin_id, purpose, any_owner=False)
+    asked = Asked(purpose, key_of_account(owner))
+    row = await decision_queries.select_decision(connection, owner, owner, twin_id, asked, any_owner=False)
     if row is None:
         raise Refused(404)
-    return {"decision": row["reason"] == "granted", "purpose": purpose, **row}
+    found = dict(row)
+    found["decision"], found["purpose"] = found["reason"] == "granted", purpose
+    found["assurance"] = None if found["assurance"] is None else word_of(found["assurance"])
+    found["recipient"] = {"type": ACCOUNT, "id": owner, "issuer": None}
+    return found
 
 
 async def get(connection: Any, owner: str, twin_id: UUID) -> tuple[dict[str, Any], str]:
-    row = await twin_queries.select_twin(connection, owner, twin_id)
+    row = await twin_queries.select_twin(connection, owner, twin_id, RECORDED)
     if row is None:
         raise Refused(404)
-    return {name: row[name] for name in TWIN}, f'"{row["version"]}.{"live" if row["consent"] else "off"}"'
+    return _shown(row), f'"{row["version"]}.{"live" if row["consent"] else "off"}"'
+
+
+def _shown(row: Any) -> dict[str, Any]:
+    return {name: row[name] for name in SHOWN} | {"external_ids": json.loads(row["external_ids"] or "[]")}
 
 
 async def find(connection: Any, owner: str, limit: int, cursor: str | None) -> dict[str, Any]:
     before = None if cursor is None else UUID(cursor)
     nothing = Filters(None, None, None, None)
-    rows, _ = await twin_queries.select_twins(connection, owner, before, limit + 1, nothing, limit)
-    items = [{name: row[name] for name in TWIN} for row in rows[:limit]]
+    rows, _ = await twin_queries.select_twins(connection, owner, RECORDED, nothing, limit, before, limit + 1)
+    items = [_shown(row) for row in rows[:limit]]
     return {"items": items, "next_cursor": items[-1]["id"] if len(rows) > limit else None}
 
 
@@ -93,7 +105,7 @@ async def patch(connection: Any, owner: str, twin_id: UUID, change: dict[str, An
 
 async def get_persona(pool: Any, personas: Any, owner: str, twin_id: UUID) -> dict[str, Any]:
     async with pool.acquire() as connection:
-        row = await persona_queries.select_version(connection, owner, twin_id, None)
+        row = await persona_queries.select_version(connection, owner, twin_id, None, RECORDED)
     if row is None or row["document_id"] is None:
         raise Refused(404)
     found = await personas.find_one({"_id": row["document_id"], "twin_id": twin_id})
@@ -104,14 +116,14 @@ async def get_persona(pool: Any, personas: Any, owner: str, twin_id: UUID) -> di
 
 async def put_persona(pool: Any, personas: Any, owner: str, twin_id: UUID, persona: dict[str, Any]) -> dict[str, Any]:
     async with pool.acquire() as connection:
-        _allowed(await persona_queries.select_version(connection, owner, twin_id, None))
+        _allowed(await persona_queries.select_version(connection, owner, twin_id, None, RECORDED))
     document_id = uuid4()
     extensions = persona.pop("extensions", {})
     content = {"persona": persona, "extensions": json.dumps(extensions)}
     await personas.insert_one({"_id": document_id, "twin_id": twin_id, **content, "created_at": datetime.now(UTC)})
     async with pool.acquire() as connection, connection.transaction():
         await _lock(connection, owner, twin_id)
-        _allowed(await persona_queries.select_head(connection, owner, twin_id))
+        _allowed(await persona_queries.select_head(connection, owner, twin_id, RECORDED))
         made = await persona_queries.insert_version(
             connection, twin_id, document_id, sha256_of(content), len(json.dumps(persona)) + len(extensions), MOST, MOST
         )

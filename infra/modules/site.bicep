@@ -1,6 +1,6 @@
 // The function app on Flex Consumption. Its settings are all here; the runtime, the worker count and
 // the package are not settings on this plan.
-import { issuer } from 'types.bicep'
+import { issuer, recordController } from 'types.bicep'
 
 @description('Name of the site.')
 param name string
@@ -83,6 +83,13 @@ param backupRetentionDays int
 @description('Days for which the journal of refusals and erasures is kept: longer than any backup.')
 param journalRetentionDays int
 
+@description('The lowest assurance that the gate takes as a yes.')
+@allowed(['recorded', 'link', 'token'])
+param minAssurance string
+
+@description('Who is responsible for the records of consent, an object as docs/RECEIPTS.md describes it; null where receipts name nobody.')
+param controller recordController?
+
 @description('Identity providers whose tokens are accepted, each an object as README.md describes it.')
 param authIssuers issuer[]
 
@@ -134,13 +141,16 @@ var settings = {
   ERASURE_SECOND_SWEEP: '300'
   BACKUP_RETENTION_DAYS: string(backupRetentionDays)
   JOURNAL_RETENTION_DAYS: string(journalRetentionDays)
+  CONTROLLER: controller == null ? '' : string(controller)
   ACCOUNT_REQUESTS: '16'
   ACCOUNT_DECISIONS: '32'
   ACCOUNT_NOES: '8'
   ACCOUNT_TWINS: '1000000'
   ACCOUNT_VERSIONS: '5000000'
   ACCOUNT_BYTES: '10737418240'
+  ACCOUNT_CONSENTS: '10000000'
   PUBLIC_URL: publicUrl
+  MIN_ASSURANCE: minAssurance
   LOG_LEVEL: 'INFO'
   LOG_NAMES: 'false'
   APPLICATIONINSIGHTS_CONNECTION_STRING: insightsConnectionString

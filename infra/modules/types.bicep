@@ -16,3 +16,17 @@ type issuer = {
   discovery: string?
   jwks_uri: string?
 }
+
+@export()
+@sealed()
+@description('Who is responsible for the records of consent. docs/RECEIPTS.md says what each member means.')
+type recordController = {
+  name: string
+  address: string
+  contact: string
+  @minLength(1)
+  storage_locations: string[]
+  retention_period: string
+  jurisdiction: string
+  withdrawal_method: string
+}

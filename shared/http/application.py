@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from shared.http.middleware import wrap
 from shared.http.openapi import complete
 from shared.http.pages import add_pages
+from shared.http.routing import ApiRoute
 from shared.http.validation import add_handlers
 from shared.telemetry import spare
 
@@ -57,6 +58,9 @@ class Application(FastAPI):
 
     @override
     def openapi(self) -> dict[str, Any]:
+        for route in self.routes:
+            if isinstance(route, ApiRoute):
+                route.describe()
         before = self.openapi_schema
         document = super().openapi()
         if document is not before:  # FastAPI caches it until a route is added

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
+from types import NoneType
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -26,6 +27,8 @@ MAX_BODY = 16 * 1024
 
 _BODIES = Lane("bodies", threads=1, within=2.0)
 """Larger bodies are parsed and validated here: one of 1 MiB takes up to 0.2 s."""
+
+_CONSTANT = (NoneType, bool, int, str)
 
 type Solved = dict[Callable[..., Any], Any]
 
@@ -83,8 +86,10 @@ class Plan:
 
     call: Callable[..., Any]
     use_cache: bool
-    sources: Sequence[tuple[_Read | None, Sequence[tuple[Any, tuple[str, ...]]]]]
-    """How values are read, None for those of the body; and their fields, each with its place for errors."""
+    defaults: Mapping[str, Any]
+    """The values of optional arguments, where they cannot be changed."""
+    sources: Sequence[tuple[_Read | None, Sequence[tuple[Any, tuple[str, ...]]], bool]]
+    """How values are read (None: from the body), the fields with their places for errors, and if all have defaults."""
     request: str | None
     """The name of the parameter that takes the request."""
     dependencies: Sequence[tuple[str | None, "Plan"]]
@@ -100,11 +105,22 @@ def make_plan(dependant: Dependant) -> Plan:
         ("body", None, dependant.body_params),
     )
     assert dependant.call is not None  # noqa: S101 - only FastAPI's own routers have none
+    defaults = {
+        field.name: field.field_info.default
+        for _, _, fields in sources
+        for field in fields
+        if isinstance(field.field_info.default, _CONSTANT)
+    }
     return Plan(
         dependant.call,
         dependant.use_cache,
+        defaults,
         [
-            (read, [(field, (place, field.alias) if read else (place,)) for field in fields])
+            (
+                read,
+                [(field, (place, field.alias) if read else (place,)) for field in fields],
+                all(field.name in defaults for field in fields),
+            )
             for place, read, fields in sources
             if fields
         ],
@@ -124,21 +140,12 @@ async def solve(
     `content` has the parsed body under its parameter's name. The function adds validation errors in
     Pydantic's shape to `errors`, and to `solved` the value of each dependency, which runs once a request.
     """
-    found: dict[str, Any] = {}
-    for read, fields in plan.sources:
+    found = dict(plan.defaults)
+    for read, fields, is_optional in plan.sources:
         values = content if read is None else read(request)
-        for field, loc in fields:
-            if field.alias in values:
-                value = values[field.alias]
-                if read is None and len(await request.body()) > MAX_BODY:
-                    found[field.name], wrong = await _BODIES.run(field.validate, value, {}, loc=loc)
-                else:
-                    found[field.name], wrong = field.validate(value, {}, loc=loc)
-                errors.extend(wrong)
-            elif field.field_info.is_required():
-                errors.append({"type": "missing", "loc": loc, "msg": "Field required"})
-            else:
-                found[field.name] = field.get_default()
+        if values or not is_optional:
+            is_large = read is None and len(await request.body()) > MAX_BODY
+            await _validate(fields, values, found, errors, in_thread=is_large)
     if plan.request is not None:
         found[plan.request] = request
     for name, dependency in plan.dependencies:
@@ -148,6 +155,28 @@ async def solve(
         if name and call in solved:
             found[name] = solved[call]
     return found
+
+
+async def _validate(
+    fields: Sequence[tuple[Any, tuple[str, ...]]],
+    values: Mapping[Any, Any],
+    found: dict[str, Any],
+    errors: list[Any],
+    *,
+    in_thread: bool,
+) -> None:
+    for field, loc in fields:
+        if field.alias in values:
+            value = values[field.alias]
+            if in_thread:
+                found[field.name], wrong = await _BODIES.run(field.validate, value, {}, loc=loc)
+            else:
+                found[field.name], wrong = field.validate(value, {}, loc=loc)
+            errors.extend(wrong)
+        elif field.field_info.is_required():
+            errors.append({"type": "missing", "loc": loc, "msg": "Field required"})
+        elif field.name not in found:
+            found[field.name] = field.get_default()
 
 
 async def _depend(plan: Plan, request: Request, errors: list[Any], solved: Solved) -> None:

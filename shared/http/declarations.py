@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from fastapi import params
 from fastapi._compat import is_scalar_field
 from fastapi.dependencies.models import Dependant
+from pydantic import BaseModel
 
 FORM = "is a form or a file; declare a model, which is read from JSON"
 
@@ -20,6 +21,16 @@ def check(endpoint: Callable[..., Any], dependant: Dependant) -> None:
 def refused(endpoint: Callable[..., Any], fault: str) -> TypeError:
     """Return the error for a fault in an endpoint's declaration."""
     return TypeError(f"{endpoint.__module__}.{endpoint.__name__}: {fault}")
+
+
+def answer_of(endpoint: Callable[..., Any], model: Any) -> Any:
+    """Return the declared model of an answer, or None; raises `TypeError` for anything else."""
+    if not model:
+        return None
+    kind = get_args(model)[0] if get_origin(model) is list else model
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        raise refused(endpoint, "has a `response_model` that is no model; declare a model, or a list of one")
+    return model
 
 
 def _faults(dependant: Dependant) -> Iterator[str]:

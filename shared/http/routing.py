@@ -10,6 +10,7 @@ from fastapi._compat import shared as compat
 from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, _effective_route_context_var
+from fastapi.utils import create_model_field
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
@@ -38,18 +39,19 @@ class ApiRoute(APIRoute):
     statuses declares none. An unsupported declaration is a `TypeError` at import, with the remedy.
     """
 
-    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+    def __init__(self, path: str, endpoint: Callable[..., Any], *, response_model: Any = None, **options: Any) -> None:
         returned = inspect.signature(endpoint, eval_str=True).return_annotation
         if not (isinstance(returned, type) and issubclass(returned, Response)):
             raise declarations.refused(
                 endpoint, "returns no Response; annotate `-> Response` and return `answer(model)`"
             )
         try:
-            super().__init__(path, endpoint, **options)
+            super().__init__(path, endpoint, response_model=None, **options)
         except RuntimeError as error:
             if "python-multipart" not in str(error):
                 raise
             raise declarations.refused(endpoint, f"a parameter {declarations.FORM}") from None
+        self.response_model = declarations.answer_of(endpoint, response_model)
         answer = self._answer
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,6 +60,12 @@ class ApiRoute(APIRoute):
 
         # FastAPI's would open two stacks for dependencies that yield, and handle errors as the layers above do again.
         self.app = app
+
+    def describe(self) -> None:
+        """Make the field of the answer, which the OpenAPI document needs and no request: so not at import."""
+        if self.response_field is None and self.response_model is not None:
+            name = f"Response_{self.unique_id}"
+            self.response_field = create_model_field(name, self.response_model, mode="serialization")
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the function that answers a request, for a route that `include_router` has changed."""

@@ -3,6 +3,7 @@
 import codecs
 import json
 import math
+import re
 from typing import Any, NoReturn
 
 MAX_DEPTH = 32
@@ -22,13 +23,14 @@ def loads(text: bytes) -> Any:
             raise JSONError("The body begins with a byte order mark; leave it out.")
         if sum(text.count(separator) for separator in (b",", b"[", b"{")) > MAX_SEPARATORS:
             raise JSONError(f"The body has more than {MAX_SEPARATORS:,} commas and opening brackets.")
-        value = _DECODER.decode(text.decode("utf-8"))
+        decoded = text.decode("utf-8")
+        value = _DECODER.decode(decoded)
         if isinstance(value, (dict, list)):
             _check_depth(value, MAX_DEPTH)
         if b"\\u" in text:  # nothing else makes a surrogate
-            _check_surrogates(value)
-    except UnicodeDecodeError:
-        raise JSONError("The body is not UTF-8.") from None
+            _check_surrogates(value, decoded)
+    except UnicodeDecodeError as error:
+        raise JSONError(f"The body is not UTF-8 (byte {error.start + 1}).") from None
     except json.JSONDecodeError as error:
         raise JSONError(f"The body is not JSON (line {error.lineno}, column {error.colno}).") from None
     except RecursionError:
@@ -52,11 +54,18 @@ def _check_depth(value: dict[str, Any] | list[Any], depth: int) -> None:
             _check_depth(member, depth - 1)
 
 
-def _check_surrogates(value: object) -> None:
+_ESCAPE = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(?P<lone>d[89a-f]..)|.)", re.IGNORECASE)
+"""An escape of a text that is JSON, or the two of a pair of surrogates."""
+
+
+def _check_surrogates(value: object, text: str) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise JSONError("The body has a lone surrogate.") from None
+        lone = next(escape for escape in _ESCAPE.finditer(text) if escape["lone"])
+        line, column = text.count("\n", 0, lone.start()) + 1, lone.start() - text.rfind("\n", 0, lone.start())
+        code = f"U+{lone['lone'].upper()}"
+        raise JSONError(f"The body has a lone surrogate, {code} (line {line}, column {column}).") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from tests.support.erasure import (
     traces,
 )
 from tests.support.stores import Stores
+from twins.account import service
 from twins.context import Context
 from twins.erasure import queries, sweep
 
@@ -55,6 +56,38 @@ async def counts(client: Client) -> Counts:
     answer = await client.get(ME)
     assert answer.status_code == 200, answer.text
     return Counts((name, value) for name, value in answer.json().items() if isinstance(value, int))
+
+
+async def test_counts_end_at_a_bound_and_say_so(client_of: ClientOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_COUNTED", 3)
+    alice, bob = client_of(f"alice-{uuid4()}"), client_of(f"bob-{uuid4()}")
+    sub = (await bob.get(ME)).json()["sub"]
+    key = iter(range(100))
+
+    async def seen(client: Client) -> tuple[str, Counts]:
+        return (await client.get(ME)).json()["counts"], await counts(client)
+
+    async def make(consent: bool = True) -> str:
+        headers = {"Idempotency-Key": f"key-{next(key)}"}
+        answer = await alice.post("/api/v1/twins", json=ALEX | {"consent": consent}, headers=headers)
+        return str(answer.headers["location"])
+
+    paths = [await make() for _ in range(2)]
+    exact = Counts(twins=2, consents=2, ledger_events=2, idempotency_answers=2)
+    assert await seen(alice) == ("exact", exact)
+    for _ in range(3):
+        await withdraw(alice, await grant(alice, paths[0], "voice", principal=sub))
+    assert await seen(alice) == ("at_least", exact | {"consents": 3, "ledger_events": 8})
+    assert await seen(bob) == ("at_least", Counts(consents_given=3))
+    await make(consent=False)
+    newest = await make(consent=False)
+    # The oldest is not looked at.
+    assert await seen(alice) == (
+        "at_least",
+        Counts(twins=3, consents=1, ledger_events=1, idempotency_answers=3),
+    )
+    assert (await alice.delete(newest)).status_code == 204
+    assert (await counts(alice))["consents"] == 3
 
 
 async def leave(client: Client, status: int = 202) -> str:

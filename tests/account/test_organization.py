@@ -366,7 +366,7 @@ async def test_a_receipt_names_the_member_who_acted_and_the_organisation_as_cont
     for client in (bob, client_of(f"paula-{acme}")):
         receipt = await receipt_of(client, consent)
         assert receipt["pii_principal_id"] == f"paula-{acme}"
-        assert receipt["pii_processing"]["pii_controllers"] == [{"issuer": issuer.url, "organization": acme}]
+        assert receipt["pii_processing"]["pii_controllers"][0] == {"issuer": issuer.url, "organization": acme}
         assert who(receipt) == [by_bob, by_alice]
     receipt = await receipt_of(alice, own)
     assert receipt["pii_principal_id"] == by_alice[0]

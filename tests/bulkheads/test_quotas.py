@@ -18,6 +18,7 @@ from twins.context import Context
 from twins.settings import Settings
 
 TWINS, VERSIONS, BYTES = 3, 4, 8000
+QUOTAS = ("account_twins", "account_versions", "account_bytes", "account_consents")
 
 type ClientFor = Callable[[str], Client]
 
@@ -118,6 +119,91 @@ async def test_long_notices(small: tuple[Context, ClientFor], sub: str, stores: 
     assert is_problem(missing, 404, "not-found")
 
 
+def uses(*purposes: str) -> dict[str, Any]:
+    return {"uses": [{"purpose": purpose, "description": "x" * 900} for purpose in purposes]}
+
+
+async def test_long_terms(small: tuple[Context, ClientFor], sub: str, stores: Stores) -> None:
+    context, client_for = small
+    client, person = client_for(sub), client_for(f"{sub}-person")
+    path = await make_twin(client, consent=False)
+    body = {"purposes": ["voice", "face"], "notice": NOTICE, "principal": f"{sub}-person"}
+    long = await client.post(f"{path}/consents", json=body | uses("voice", "face"))
+    assert long.status_code == 201
+    counted = await usage(stores, sub)
+    assert counted is not None
+    assert 1_800 < counted[2] < 2_000
+    many = [f"use-{number}" for number in range(8)]
+    for answer in (
+        await client.post(f"{path}/consents", json={"purposes": many, "notice": NOTICE} | uses(*many)),
+        await client.post(f"{path}/consents", json={"purposes": many, "notice": NOTICE | {"text": "x" * 7_000}}),
+    ):
+        assert is_problem(answer, 409, "quota-exceeded")
+    await grant(client, path, *many)  # with short ones
+    assert await usage(stores, sub) == counted
+
+    erased = await person.delete("/api/v1/me")
+    assert erased.status_code == 202
+    await finish(context, erased.headers["location"])
+    assert await usage(stores, sub) == (1, 0, 0)
+
+
+async def test_a_stranger_does_not_learn_whether_an_owner_is_at_a_quota(settings: Settings, sub: str) -> None:
+    app = create_app(settings.model_copy(update={"account_consents": 0, "account_bytes": 0}))
+    owner, stranger = (
+        Client(
+            transport=httpx.ASGITransport(app),
+            base_url="http://twins.test",
+            headers={"Authorization": f"Bearer {token(name)}"},
+        )
+        for name in (sub, f"{sub}-stranger")
+    )
+    path = await make_twin(owner)
+    body = {"purposes": ["voice"], "notice": NOTICE | {"text": "I agree." * 500}}
+
+    assert is_problem(await owner.post(f"{path}/consents", json=body), 409, "quota-exceeded")
+    assert is_problem(await stranger.post(f"{path}/consents", json=body), 404, "not-found")
+    await app.close()
+
+
+async def test_consents(settings: Settings, sub: str, stores: Stores) -> None:
+    app = create_app(settings.model_copy(update={"account_consents": 2}))
+    headers = {"Authorization": f"Bearer {token(sub)}"}
+    async with Client(transport=httpx.ASGITransport(app), base_url="http://twins.test", headers=headers) as client:
+        one, two = await make_twin(client), await make_twin(client, consent=False, principals=[sub])
+        first = await grant(client, two, "voice")  # of each twin, it counts nothing
+        consent = await grant(client, two, "face")
+        await renew(client, consent)
+        assert await consents_of(stores, sub) == 2
+        body = {"purposes": ["dance"], "notice": NOTICE}
+        for answer in (
+            await client.post(f"{one}/consents", json=body),
+            await client.post(f"{location(first)}/renew", json={}),
+        ):
+            assert is_problem(answer, 409, "quota-exceeded")
+        # A no is none, and a new twin with its first consent is as good as before.
+        assert (await client.post(f"{location(first)}/withdraw")).status_code == 200
+        assert (await client.patch(one, json={"consent": False})).status_code == 200
+        assert is_problem(await client.patch(one, json={"consent": True}), 409, "quota-exceeded")
+        await make_twin(client)
+        missing = await client.post(f"/api/v1/twins/{uuid4()}/consents", json=body)
+        assert is_problem(missing, 404, "not-found")
+        assert await consents_of(stores, sub) == 2
+
+        assert (await client.delete(two)).status_code == 204
+        assert await consents_of(stores, sub) == 0
+        assert (await client.patch(one, json={"consent": True})).status_code == 200
+    await app.close()
+
+
+async def consents_of(stores: Stores, account: str) -> int:
+    async with owner_of(stores) as connection:
+        number: int | None = await connection.fetchval(
+            "SELECT consents FROM account_consents WHERE account = $1", account
+        )
+        return number or 0
+
+
 async def test_no_quota_refuses_a_no(settings: Settings, sub: str, stores: Stores) -> None:
     async def client_with(update: dict[str, int], name: str) -> tuple[Client, Any]:
         app = create_app(settings.model_copy(update=update))
@@ -128,7 +214,7 @@ async def test_no_quota_refuses_a_no(settings: Settings, sub: str, stores: Store
     paths = [await make_twin(free, principals=[sub]) for _ in range(4)]
     consent = await grant(free, paths[0], "voice")
     assert (await put(free, paths[0], {"summary": "x"})).status_code == 200
-    full, full_app = await client_with({"account_twins": 0, "account_versions": 0, "account_bytes": 0}, sub)
+    full, full_app = await client_with(dict.fromkeys(QUOTAS, 0), sub)
 
     assert is_problem(await full.post("/api/v1/twins", json=ALEX), 409, "quota-exceeded")
     assert is_problem(await put(full, paths[0], {}), 409, "quota-exceeded")
@@ -180,6 +266,11 @@ async def test_twins_made_at_once_are_counted_and_do_not_wait_for_one_another(
 
 async def test_the_serving_role_cannot_change_what_is_counted(stores: Stores, context: Context) -> None:
     async with context.postgres.connection() as connection:
-        for statement in ("UPDATE account_usage SET twins = 0", "DELETE FROM account_usage"):
+        for statement in (
+            "UPDATE account_usage SET twins = 0",
+            "DELETE FROM account_usage",
+            "UPDATE account_consents SET consents = 0",
+            "DELETE FROM account_consents",
+        ):
             with pytest.raises(Exception, match="permission denied"):
                 await connection.execute(statement)

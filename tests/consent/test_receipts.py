@@ -75,12 +75,13 @@ async def test_a_receipt_verifies_from_the_published_keys_alone(client_of: Clien
         assert header["kid"] in [key["kid"] for key in keys["keys"]]
         assert payload["record_id"] == consent["id"]
         assert payload["pii_principal_id"] == "paula"
+        assert payload["assurance"] == "recorded"
         assert (payload["events"][0]["entity_id"], payload["events"][0]["entity_role"]) == (
             "owner-of-receipts",
             "owner",
         )
         processing = payload["pii_processing"]
-        assert processing["pii_controllers"] == ["owner-of-receipts"]
+        assert processing["pii_controllers"] == ["owner-of-receipts", "Example Ltd"]
         assert processing["subject"] == consent["twin_id"]
         assert processing["purposes"] == ["training", "voice"]
         assert processing["collection_method"] == "web-form"

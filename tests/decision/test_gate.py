@@ -34,6 +34,8 @@ async def test_a_granted_purpose_is_granted_with_its_consent(alice: Client) -> N
         "reason": "granted",
         "consent_id": consent["id"],
         "expires_at": consent["expires_at"],
+        "assurance": "recorded",
+        "recipient": {"type": "account", "id": decision["recipient"]["id"], "issuer": None},
         "evaluated_at": decision["evaluated_at"],
     }
     assert consent["given_at"] <= decision["evaluated_at"] <= after(timedelta(seconds=1))
@@ -116,7 +118,8 @@ async def test_expiry_and_beginning_hold_to_the_microsecond(alice: Client, store
                 UPDATE consent_states SET {column} = statement_timestamp() + interval '{distance} microsecond'
                 WHERE consent_id = '{consent["id"]}';
                 CREATE TEMP TABLE seen AS
-                SELECT reason_of(false, NULL, seq, ended, standing) AS reason FROM decisions
+                SELECT reason_of(false, NULL, seq, ended, standing, assurance, 0::smallint, NULL, NULL, NULL, NULL,
+                                 NULL, NULL, NULL, NULL) AS reason FROM decisions
                 WHERE twin_id = '{consent["twin_id"]}' AND purpose = '{consent["purposes"][0]}'
                 """
             )
@@ -312,8 +315,9 @@ async def watched(settings: Settings) -> AsyncIterator[Watched]:
     app = create_app(settings.model_copy(update={"postgres_pool_max": 1, "postgres_pool_reserved": 0}))
     headers = {"Authorization": f"Bearer {token('watched')}"}
     async with Client(transport=httpx.ASGITransport(app), base_url="http://twins.test", headers=headers) as client:
-        # The driver looks up the type uuid[] once a connection.
-        await client.post("/api/v1/decisions", json={"items": [{"twin_id": MISSING}]})
+        # The driver looks up the types of arrays once a connection.
+        for asked in ({"twin_id": MISSING}, {"twin_id": MISSING} | _ATTRIBUTES, _NAMED[0]):
+            await client.post("/api/v1/decisions", json={"items": [asked]})
         yield Watched(app.state.context, client)
     await app.close()
 
@@ -348,6 +352,17 @@ async def test_the_watch_sees_transactions_too(watched: Watched) -> None:
     assert len(seen) >= 5
 
 
+_ATTRIBUTES = {
+    "recipient_type": "org",
+    "recipient_id": "studio",
+    "modality": "voice",
+    "territory": "DE",
+    "min_assurance": "token",
+    "principal": "paula",
+}
+_NAMED = [{"external_id": {"type": "voice", "id": f"v{n}"}} | _ATTRIBUTES for n in range(100)]
+
+
 async def test_a_decision_looks_up_single_rows_however_many_consents_and_twins_there_are(
     watched: Watched, stores: Stores
 ) -> None:
@@ -356,7 +371,11 @@ async def test_a_decision_looks_up_single_rows_however_many_consents_and_twins_t
         assert await reason(watched.client, path) == "granted"
         items = [{"twin_id": str(id_of(path)), "purpose": f"p{n}"} for n in range(100)]
         await watched.client.post("/api/v1/decisions", json={"items": items})
+        await watched.client.get(f"{path}/decision", params=_ATTRIBUTES)
+        await watched.client.post("/api/v1/decisions", json={"items": [item | _ATTRIBUTES for item in items]})
+        await watched.client.post("/api/v1/decisions", json={"items": _NAMED})
         await asyncio.sleep(0)
+    assert len(seen) == 5, seen
     async with superuser(stores) as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -403,7 +422,13 @@ async def test_a_decision_looks_up_single_rows_however_many_consents_and_twins_t
         assert states
         assert max(node["Actual Rows"] * node["Actual Loops"] for node in states) <= 1
         scans = [node for node in scans if node not in states]
-        assert {node["Relation Name"] for node in scans} == {"twins", "consent_states", "erased_accounts"}
+        # Who is named on a twin is looked up for those alone who do not own it.
+        people = [node for node in scans if node["Relation Name"] == "named_accounts"]
+        assert people
+        assert max(node["Actual Loops"] for node in people) == 0
+        scans = [node for node in scans if node not in people]
+        relations = {node["Relation Name"] for node in scans}
+        assert relations - {"external_ids"} == {"twins", "consent_states", "erased_accounts"}
         assert {node["Node Type"] for node in scans} <= {"Index Scan", "Index Only Scan"}
         # Of an owner with few twins it is cheapest to read all of them.
         assert max(node["Actual Rows"] for node in scans if node["Relation Name"] != "twins") <= 1

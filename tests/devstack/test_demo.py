@@ -101,10 +101,10 @@ def _receipt_for_certificate() -> Change:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (_end("/decision", lambda found: found | {"decision": True}), "step 15 .* the gate's reason is withdrawn"),
+        (_end("/decision", lambda found: found | {"decision": True}), "step 11 .* only granted is a yes"),
         (_end("/decision", lambda _: []), "step 10 .* no such answer as there should be"),
-        (_granted_again, "step 16 .* the status is 409"),
-        (_altered_receipt, "step 14 .* the consent-receipt does not verify"),
+        (_granted_again, "step 14 .* the status is 409"),
+        (_altered_receipt, "step 17 .* the consent-receipt does not verify"),
         (_end("/ledger", _altered_event), "the ledger does not verify: .*event 2 is not as it was written"),
         (_end("/ledger", _without_first), "the ledger does not verify: .*event 1 is missing"),
         (_receipt_for_certificate(), "what was signed is no erasure-certificate"),

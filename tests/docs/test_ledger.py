@@ -8,15 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from devstack.local import ROOT
 from tests.docs.erasures import certificate_of
 from tests.docs.markdown import prose, rows, section, words
-from tests.support.app import Client, id_of, make_twin
-from tests.support.consent import NOTICE, grant, renew, verify, withdraw
+from tests.support.app import Client, ClientOf, id_of, make_twin
+from tests.support.consent import HOUR, NOTICE, after, grant, renew, verify, withdraw
 from tests.support.database import owner_of
 from tests.support.stores import Stores
 
@@ -64,6 +64,29 @@ async def test_an_exported_ledger_verifies_to_the_head_that_the_app_has(owner: C
     head = (await verify(owner, path))["head"]
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{id_of(path)}: 5 events, head {head}\n"
+
+
+async def test_all_kinds_of_terms_verify(owner: Client, client_of: ClientOf, tmp_path: Path) -> None:
+    person = f"person-{uuid4()}"
+    path = await make_twin(owner, consent=False, principals=[person])
+    limited = {"modalities": ["voice"], "recipients": [{"type": "org", "id": "studio"}], "jurisdiction": "DE"}
+    await grant(owner, path, "voice", "face", principal={"label": "Alex"}, **limited)
+    own = await grant(client_of(person), path, "voice", **limited)
+    await renew(owner, own, modalities=["voice"], expires_at=after(HOUR))
+
+    done = _run(tmp_path, *await _exported(owner, path))
+    assert done.stdout == f"{id_of(path)}: 4 events, head {(await verify(owner, path))['head']}\n"
+
+
+def test_events_of_both_editions_verify_as_one_ledger(tmp_path: Path) -> None:
+    items, last, twin_id = list[Page](), "0" * 64, str(uuid4())
+    for seq, edition in enumerate((1, 1, 2), start=1):
+        event = {"v": edition, "twin_id": twin_id, "seq": seq, "type": "given", "prev_hash": last}
+        last = hashlib.sha256(_canonical(event)).hexdigest()
+        items.append({"event": event, "hash": last})
+
+    done = _run(tmp_path, {"items": items})
+    assert (done.returncode, last in done.stdout) == (0, True), done.stderr
 
 
 async def test_pages_verify_as_one_ledger(owner: Client, tmp_path: Path) -> None:
@@ -160,13 +183,15 @@ async def test_of_a_certificate_without_events_the_heads_are_told_and_that_they_
 
 async def test_the_table_has_the_members_of_every_kind_of_event(owner: Client) -> None:
     documented: dict[str, set[str]] = {
-        kind: set() for kind in ("given", "renewed", "withdrawn", "refused", "opened", "erased")
+        kind: set() for kind in ("given", "renewed", "replaced", "withdrawn", "refused", "opened", "erased")
     }
     for member, kinds, _ in rows(section("docs/LEDGER.md", "An event")):
         for kind in documented if kinds == "all" else words(kinds):
             documented[kind].add(member.strip("`"))
 
-    path = await make_twin(owner, principals=["docs-owner"])
+    path = await make_twin(owner, principals=["docs-owner"], consent=False)
+    await grant(owner, path, "text", principal={"label": "Alex"})
+    await grant(owner, path, "text")
     await withdraw(owner, await renew(owner, await grant(owner, path, "voice")))
     (refusal,) = (await owner.get(f"{path}/refusals")).json()["items"]
     assert (await owner.post(f"{path}/refusals")).status_code == 200
@@ -195,7 +220,7 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
         salt = await connection.fetchval(
             "SELECT salt FROM salts WHERE twin_id = $1 AND lineage = $2", twin_id, UUID(consent["id"])
         )
-    terms = {
+    terms: dict[str, Any] = {
         "expires_at": "2100-01-31T12:00:00.000000Z",
         "method": "api",
         "not_before": None,
@@ -213,6 +238,33 @@ async def test_events_are_sealed_as_the_recipe_says(owner: Client, stores: Store
     assert item["event"] | {"v": 2, "seq": 1, "prev_hash": "0" * 64, "consent_id": consent["id"]} == item["event"]
     recipe = prose("docs/LEDGER.md")
     assert set(terms) <= set(words(recipe))
+
+    limits = {"modalities": ["voice", "text"], "territories": ["FR", "DE"]}
+    studio = {"type": "org", "id": "studio"}
+    uses = [{"purpose": "film", "description": "Dubbing."}]
+    guardian = {"relation": "mother", "id": {"issuer": "https://id.example", "subject": "mona"}}
+    second = {"recipients": [studio], "uses": uses, "guardian": guardian, "principal": {"label": "Alex"}} | limits
+    consent = await grant(owner, path, "film", **second)
+    async with owner_of(stores) as connection:
+        salt = await connection.fetchval(
+            "SELECT salt FROM salts WHERE twin_id = $1 AND lineage = $2", twin_id, UUID(consent["id"])
+        )
+    terms |= {
+        "details": {"uses": uses, "relation": "mother"},
+        "expires_at": None,
+        "guardian": "https://id.example\nmona",
+        "label": "Alex",
+        "modalities": ["text", "voice"],
+        "principal": None,
+        "purposes": ["film"],
+        "recipients": [studio | {"issuer": None, "name": None}],
+        "source": None,
+        "territories": ["DE", "FR"],
+        "v": 2,
+    }
+    (page,) = await _exported(owner, path)
+    assert page["items"][1]["event"]["terms"] == hmac.digest(salt, _canonical(terms), "sha256").hex()
+    assert set(terms) - {"v"} <= set(words(recipe))
 
 
 def _canonical(value: Page) -> bytes:

@@ -32,7 +32,7 @@ def _tour() -> list[tuple[str, str]]:
 
 
 def test_the_tour_gives_the_output_that_it_shows(url: str) -> None:
-    stand_ins = {BASE_URL: url, "$(make token SUB=alice)": token("readme-alice")}
+    stand_ins = {BASE_URL: url, "$(make token SUB=alice)": token("alice")}
     said: list[str] = []
     before = f'curl() {{ {shlex.join(CURL)} "$@"; }}\n'
     for command, shown in _tour():
@@ -49,7 +49,7 @@ def test_the_tour_gives_the_output_that_it_shows(url: str) -> None:
         said.append(output)
 
     decisions = [json.loads(output) for output in said if '"decision"' in output]
-    assert [decision["reason"] for decision in decisions] == ["granted", "withdrawn"]
+    assert [decision["reason"] for decision in decisions] == ["granted", "assurance_too_low", "withdrawn"]
 
 
 def _masked(text: str) -> str:

@@ -4,6 +4,7 @@ So that a new route is tried by itself, and one that nobody knows how to ask fai
 """
 
 import copy
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -109,7 +110,9 @@ def _whole(document: dict[str, Any], schema: dict[str, Any], name: str = "") -> 
         case {"type": "string", "format": "date-time"}:
             return "2020-01-01T00:00:00Z" if name == "not_before" else "2040-01-01T00:00:00Z"
         case {"type": "string"}:
-            return "en"  # a text, a language and a purpose
+            # A text, a language and a purpose; or a digest, or a media type.
+            texts = schema.get("enum", ("en", "0" * 64, "text/plain"))
+            return next(text for text in texts if re.search(schema.get("pattern", ""), text))
     raise AssertionError(f"the walk has no value of {schema}")
 
 

@@ -99,7 +99,7 @@ async def test_a_body_that_does_not_fit_is_422_and_changes_nothing(alice: Client
         7,
         ["a"],
         "x" * 30_000,
-        "\u0958" * 10_001,
+        "\u0958" * 20_001,
     ],
 )
 async def test_a_text_nobody_could_read_is_refused_wherever_it_stands(

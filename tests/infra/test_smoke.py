@@ -38,6 +38,14 @@ def test_a_whole_service_passes_and_nothing_of_the_test_is_left(url: str) -> Non
         assert tour.owner.get("/api/v1/twins").json()["items"] == []
 
 
+def test_a_service_that_requires_the_persons_own_word_passes(environment: dict[str, str]) -> None:
+    with (
+        serving(environment | {"MIN_ASSURANCE": "token"}) as service,
+        _tour(service.url, token("smoke-strict")) as tour,
+    ):
+        assert smoke.run(tour, smoke.OWNER) == []
+
+
 def test_without_a_token_only_what_anyone_may_see_is_checked(url: str) -> None:
     done = _run(url)
     *lines, note = done.stdout.splitlines()
@@ -80,9 +88,25 @@ def _text(end: str, old: bytes, new: bytes) -> Change:
     return change
 
 
+def _to(end: str, question: str, old: bytes, new: bytes) -> Change:
+    def change(request: httpx.Request, response: httpx.Response) -> None:
+        if request.url.path.endswith(end) and question in str(request.url):
+            response._content = response.content.replace(old, new)
+
+    return change
+
+
 def _withdrawal_of_nothing(request: httpx.Request, response: httpx.Response) -> None:
-    if request.url.path.endswith("/decision") and "purpose=voice" in str(request.url):
+    if request.url.path.endswith("/decision") and b'"withdrawn"' in response.content:
         response._content = response.content.replace(b"false", b"true").replace(b"withdrawn", b"granted")
+
+
+def _further_word(purpose: bytes) -> Change:
+    def change(request: httpx.Request, response: httpx.Response) -> None:
+        if purpose in request.content and response.status_code == 409:
+            response.status_code = 201
+
+    return change
 
 
 BROKEN: dict[str, tuple[Change, smoke.Step]] = {
@@ -108,14 +132,23 @@ BROKEN: dict[str, tuple[Change, smoke.Step]] = {
         lambda _, response: setattr(response, "status_code", 200) if response.status_code == 412 else None,
         smoke.reads_and_changes,
     ),
-    "a gate that is shut": (_text("/decision", b'"decision":true', b'"decision":false'), smoke.may_be_used),
+    "a gate that is shut": (_text("/decision", b'"decision":true', b'"decision":false'), smoke.records_their_word),
+    "the owner for the person": (_text("/consents", b'"recorded"', b'"token"'), smoke.records_their_word),
+    "every word alike": (
+        _to("/decision", "min_assurance=token", b"assurance_too_low", b"granted"),
+        smoke.asks_for_their_own_word,
+    ),
+    "a word that is lost": (_text("/decision", b'"token"', b'"recorded"'), smoke.takes_their_word),
+    "any modality": (_to("/decision", "face", b"modality_not_covered", b"granted"), smoke.keeps_to_their_terms),
+    "a modality left out": (_text("/decision", b"modality_not_covered", b"granted"), smoke.keeps_to_their_terms),
+    "the owner's further word": (_further_word(b"voice-2"), smoke.takes_no_other_word),
     "lost persona": (_text("/persona", b"bicycle", b"motor"), smoke.keeps_a_persona),
     "empty prompt": (_text("/prompt", b"bicycle", b"motor"), smoke.keeps_a_persona),
-    "lost consent": (_status("POST", "/consents", 201, 200), smoke.binds_a_consent),
+    "lost consent": (_status("POST", "/consents", 201, 200), smoke.takes_their_word),
     "another key": (_text("/jwks.json", b'"kid":"', b'"kid":"x'), smoke.gives_a_receipt),
     "deaf gate": (_withdrawal_of_nothing, smoke.obeys_the_person),
-    "a refusal that opens": (_status("POST", "/consents", 409, 201), smoke.keeps_a_refusal),
-    "prompt without consent": (_status("GET", "/prompt", 403, 200), smoke.stops_everything),
+    "prompt without consent": (_status("GET", "/prompt", 403, 200), smoke.obeys_the_person),
+    "a refusal that opens": (_further_word(b"training"), smoke.keeps_a_refusal),
     "flawed ledger": (_text("/verification", b'"valid":true', b'"valid":false'), smoke.keeps_a_ledger),
     "another ledger": (_text("/verification", b'"head":"', b'"head":"x'), smoke.keeps_a_ledger),
     "undead twin": (_status("GET", "", 404, 200), smoke.erases),
@@ -135,6 +168,17 @@ def test_after_a_broken_rule_nothing_of_the_test_is_left(url: str) -> None:
     with _tour(url, owner, _text("/verification", b"true", b"false")) as tour:
         assert smoke.run(tour, smoke.OWNER[:-1])
     with _tour(url, owner) as tour:
+        assert tour.owner.get("/api/v1/twins").json()["items"] == []
+
+
+def test_who_stops_it_in_the_middle_leaves_nothing_behind(url: str) -> None:
+    def stopped(_: Tour) -> object:
+        raise KeyboardInterrupt
+
+    owner = token("smoke-stopped")
+    with _tour(url, owner) as tour:
+        with pytest.raises(KeyboardInterrupt):
+            smoke.run(tour, (*smoke.OWNER[:4], stopped))
         assert tour.owner.get("/api/v1/twins").json()["items"] == []
 
 

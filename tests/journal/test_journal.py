@@ -226,3 +226,34 @@ async def test_entries_go_at_their_age_and_not_before(stores: Stores, context: C
     await service.forget(context)
     left = documents_of(stores, subject=subject)["journal"]
     assert [entry["_id"] for entry in left] == [bytes(32)]
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "purposes"),
+    [
+        ({}, {"modalities": ["text"]}, ["face", "voice"]),
+        ({"modalities": ["text", "voice"]}, {"modalities": ["text"]}, ["face", "voice"]),
+        ({}, {"territories": ["DE"]}, ["face", "voice"]),
+        ({}, {"recipients": [{"type": "org", "id": "studio"}]}, ["face", "voice"]),
+        ({"territories": ["DE"]}, {"territories": ["DE", "FR"]}, None),
+        ({"recipients": [{"type": "org", "id": "studio"}]}, {"recipients": None}, None),
+        ({}, {"purposes": ["voice"]}, ["face"]),
+        ({}, {"jurisdiction": "DE"}, None),
+    ],
+)
+async def test_a_renewal_that_limits_or_leaves_out_is_an_entry(
+    alice: Client, stores: Stores, before: dict[str, Any], later: dict[str, Any], purposes: list[str] | None
+) -> None:
+    path = await make_twin(alice, consent=False)
+    await renew(alice, await grant(alice, path, "voice", "face", **before), **later)
+
+    assert said(stores, path) == ([] if purposes is None else [("renewed", None, purposes)])
+
+
+async def test_what_a_persons_own_yes_takes_is_an_entry(alice: Client, paula: Client, sub: str, stores: Stores) -> None:
+    path = await make_twin(alice, consent=False, principals=[sub])
+    await grant(alice, path, "voice", "face", principal={"label": "Alex"})
+    await grant(alice, path, "text")
+    await grant(paula, path, "voice", "text", modalities=["text"])
+
+    assert said(stores, path) == [("replaced", "person", ["voice"]), ("replaced", "person", ["text"])]

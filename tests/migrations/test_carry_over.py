@@ -20,7 +20,7 @@ from devstack.postgres import OWNER, SERVING, SUPERUSER
 from migrations.postgres import migrate
 from shared.digests import Digests
 from tests.support.app import ALEX, Client, id_of, is_problem, token
-from tests.support.consent import NOTICE, ledger, reason, verify
+from tests.support.consent import NOTICE, grant, ledger, reason, renew, verify
 from tests.support.stores import Stores
 from twins.app import create_app
 from twins.settings import Settings
@@ -580,3 +580,88 @@ async def test_every_answer_is_the_same_before_and_after_the_keys_have_the_twin(
 
     assert await answers() == before
     assert [decision["reason"] for decision in before[3:5]] == ["granted", "refused"]
+
+
+JOURNAL = "20261128_9"
+"""The last revision that did not know whose word a consent is."""
+
+
+async def test_consents_from_before_are_recorded_and_assurance_survives_the_way_down_and_up(
+    database: Database, settings: Settings
+) -> None:
+    await database.migrate("upgrade", JOURNAL)
+    async with database.owner() as connection:
+        twin_id = await connection.fetchval(
+            "INSERT INTO twins (owner, twin_name, use_case, tone, principals) "
+            "VALUES ('olga', 'a', 'b', 'c', '{paula}') RETURNING id"
+        )
+        for actor, person, purpose in (("olga", "quentin", "old"), ("paula", "paula", "own")):
+            await connection.fetchval(GIVE, twin_id, actor, actor, person, [purpose])
+        texts = [row["event"] for row in await connection.fetch("SELECT event FROM consent_events ORDER BY seq")]
+    path = f"/api/v1/twins/{twin_id}"
+
+    async def seen() -> list[Any]:
+        async with client_on(database, settings, "olga") as olga:
+            consents = (await olga.get(f"{path}/consents")).json()["items"]
+            decisions = [
+                (await olga.get(f"{path}/decision", params={"purpose": purpose})).json()
+                for purpose in ("old", "own", "new")
+            ]
+            entries = await ledger(olga, path)
+            assert (await verify(olga, path))["reason"] is None
+        found = [(one["reason"], one["assurance"]) for one in decisions]
+        return [consents, found, entries]
+
+    await database.migrate("upgrade", AFTER)
+    assert (await seen())[1] == [("granted", "recorded"), ("granted", "recorded"), ("no_consent", None)]
+    async with client_on(database, settings, "paula") as paula:
+        given = await paula.post(f"{path}/consents", json={"purposes": ["new"], "notice": NOTICE})
+        assert given.status_code == 201
+    before = await seen()
+    assert before[1][2] == ("granted", "token")
+    await database.migrate("downgrade", JOURNAL)
+    async with database.owner() as connection:
+        rows = await connection.fetch("SELECT event FROM consent_events ORDER BY seq")
+        again = await connection.fetchval(GIVE, twin_id, "paula", "paula", "paula", ["down"])
+    assert [row["event"] for row in rows][:2] == texts
+    assert again is not None
+    await database.migrate("upgrade", AFTER)
+    consents, found, entries = await seen()
+    assert (consents[1:], found, entries[:-1]) == (before[0], before[1], before[2])
+    assert consents[0]["assurance"] == "recorded"
+
+
+@pytest.mark.parametrize(
+    ("terms", "what"),
+    [
+        ({"modalities": ["text"]}, "1 consents with terms of the second edition"),
+        ({"principal": {"label": "Alex"}}, "1 consents with terms of the second edition"),
+        (None, "1 consents that a person's own took the place of"),
+    ],
+)
+async def test_the_schema_before_cannot_say_what_is_new(
+    database: Database, settings: Settings, terms: dict[str, Any] | None, what: str
+) -> None:
+    await database.migrate("upgrade", AFTER)
+    body = {"purposes": ["voice"], "notice": NOTICE}
+    async with client_on(database, settings, "olga") as olga, client_on(database, settings, "paula") as paula:
+        path = (await olga.post("/api/v1/twins", json=ALEX | {"principals": ["paula"]})).headers["location"]
+        assert (await olga.post(f"{path}/consents", json=body | (terms or {}))).status_code == 201
+        if terms is None:
+            assert (await paula.post(f"{path}/consents", json=body)).status_code == 201
+    with pytest.raises(SystemExit, match=what):
+        await database.migrate("downgrade", JOURNAL)
+    async with client_on(database, settings, "olga") as olga:
+        assert (await verify(olga, path))["reason"] is None
+
+
+async def test_the_schema_before_cannot_say_that_a_renewal_left_out_a_purpose(
+    database: Database, settings: Settings
+) -> None:
+    await database.migrate("upgrade", AFTER)
+    async with client_on(database, settings, "olga") as olga:
+        path = (await olga.post("/api/v1/twins", json=ALEX)).headers["location"]
+        consent = await grant(olga, path, "voice", "face")
+        await renew(olga, consent, purposes=["voice"])
+    with pytest.raises(SystemExit, match="1 purposes that a renewal left out"):
+        await database.migrate("downgrade", JOURNAL)

@@ -180,6 +180,7 @@ async def test_a_migration_that_fails_leaves_what_was_there(dsn: str) -> None:
         "UPDATE consent_states SET no = NULL",
         "SELECT append_event(id, 'given', 'x', '', now()) FROM twins",
         "UPDATE consents SET method = ''",
+        "UPDATE consents SET controller = NULL",
         "UPDATE consent_events SET seq = 0",
         "DELETE FROM consent_events",
         "UPDATE persona_versions SET sha256 = NULL",

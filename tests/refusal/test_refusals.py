@@ -1,6 +1,9 @@
 """A no stands as a lock, which only whoever said it can open."""
 
 import asyncio
+import json
+import time
+from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +28,8 @@ from tests.support.consent import (
 )
 from tests.support.database import superuser
 from tests.support.stores import Stores
+from twins.context import Context
+from twins.refusal import queries
 
 
 async def refuse(client: Client, path: str, *purposes: str, status: int = 201) -> dict[str, Any]:
@@ -376,6 +381,54 @@ async def test_refusals_are_listed_by_page(alice: Client, client_of: ClientOf) -
     assert "next" not in second.links
 
 
+async def test_ones_own_refusal_is_found_among_any_number_of_others(
+    alice: Client, paula: Client, sub: str, stores: Stores, context: Context
+) -> None:
+    path = await twin_of(alice, sub)
+    mine = await refuse(paula, path, "voice")
+    async with superuser(stores) as connection:
+        await connection.execute(
+            "INSERT INTO locks (twin_id, id, opener_kind, purposes, refused_at)"
+            " SELECT $1, gen_random_uuid(), 'none', '{voice}', now() FROM generate_series(1, 60000)",
+            id_of(path),
+        )
+        await connection.execute("ANALYZE locks")
+    assert await refusals(paula, path) == [mine]
+    assert await rows_of_locks_read(context, sub, path) <= 2
+    page = await alice.get(f"{path}/refusals", params={"limit": 100})
+    assert (len(page.json()["items"]), page.json()["next_cursor"] is None) == (100, False)
+    after_mine = await paula.get(f"{path}/refusals", params={"limit": 1})
+    assert after_mine.json()["next_cursor"] is None
+    async with superuser(stores) as connection:
+        await connection.execute("DELETE FROM locks WHERE twin_id = $1 AND opener_kind = 'none'", id_of(path))
+        await connection.execute("ANALYZE locks")
+
+
+async def rows_of_locks_read(context: Context, sub: str, path: str) -> float:
+    """Return how many rows of `locks` the list of one's own refusals reads, those left out included."""
+    plans: list[str] = []
+
+    class Explaining:
+        async def fetch(self, sql: str, *arguments: Any) -> list[Any]:
+            async with context.postgres.connection() as connection:
+                plans.append(await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", *arguments))
+            return []
+
+    own: Any = Explaining()
+    await queries.select_locks(own, sub, sub, id_of(path), None, 100, is_operator=False)
+    return max(
+        float(node["Actual Loops"]) * float(node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+        for node in nodes(json.loads(plans[0])[0]["Plan"])
+        if node.get("Relation Name") == "locks"
+    )
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for child in plan.get("Plans", ()):
+        yield from nodes(child)
+
+
 # --- Withdrawals ---------------------------------------------------------------------------------------
 
 
@@ -525,3 +578,26 @@ async def test_fifty_noes_of_one_account_at_once_are_one_refusal(alice: Client, 
 
     assert sorted(answer.status_code for answer in answers) == [200] * 49 + [201]
     assert await transitions(alice, path) == ["refused"]
+
+
+async def test_a_no_and_a_yes_are_as_quick_on_a_twin_with_a_hundred_thousand_purposes(
+    alice: Client, paula: Client, sub: str, stores: Stores
+) -> None:
+    path = await make_twin(alice, consent=False, principals=[sub])
+    async with superuser(stores) as connection:
+        await connection.execute(
+            "INSERT INTO consent_states (twin_id, purpose, no, seq) "
+            "SELECT $1, 'p' || n, 'refused', 1 FROM generate_series(1, 100000) AS n",
+            id_of(path),
+        )
+    began = time.monotonic()
+    await refuse(paula, path)
+    await grant(paula, path, "voice", "face")
+    await refuse(paula, path, "voice", status=200)  # no exception of the refusal any more
+    await grant(paula, path, "voice")
+    assert time.monotonic() - began < 2.0
+    async with superuser(stores) as connection:
+        await connection.execute(
+            "DELETE FROM consent_states WHERE twin_id = $1 AND consent_id IS NULL AND purpose LIKE 'p%'", id_of(path)
+        )
+    assert (await verify(alice, path))["reason"] is None

@@ -6,7 +6,7 @@ import pytest
 
 from devstack.mongod import Mongod
 from tests.support.app import id_of, is_problem, make_twin
-from tests.support.consent import grant, reason, verify, withdraw
+from tests.support.consent import grant, reason, renew, verify, withdraw
 from tests.support.database import owner_of, superuser
 from tests.support.erasure import erase
 from tests.support.restore import UNCONFIRMED, Backups, People, closed, go_on, made_good, outcomes, refuse, standing
@@ -267,3 +267,27 @@ async def test_the_app_closes_the_gate_by_itself_and_opens_it_never(
 
 def _with(stores: Stores, mongod: Mongod) -> Stores:
     return Stores(stores.postgres, mongod)
+
+
+@pytest.mark.usefixtures("open_again")
+async def test_what_a_person_took_and_what_the_owner_narrowed_is_not_given_back(
+    people: People, backups: Backups, context: Context
+) -> None:
+    alice, paula = people("alice"), people("paula")
+    path = await make_twin(alice, principals=[people.name("paula")], consent=False)
+    old = await grant(alice, path, "voice", "face", principal={"label": "Alex"})
+    other = await grant(alice, path, "text", "song")
+    dump = await backups.dump()
+    await grant(paula, path, "voice", modalities=["voice"])
+    await renew(alice, other, purposes=["song"])
+    await backups.restore(dump)
+
+    await go_on(context)
+    assert backups.restored("--journal", backups.stores.mongod.uri).returncode == 0
+    await made_good(context)
+    assert await closed(context) == {}
+    found = [await reason(alice, path, purpose) for purpose in ("voice", "face", "text", "song")]
+    assert found == ["withdrawn", "granted", "withdrawn", "granted"]
+    assert (await verify(alice, path))["reason"] is None
+    assert (await grant(paula, path, "voice"))["assurance"] == "token"
+    assert old["state"] == "given"

@@ -7,6 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from shared.settings import ConfigurationError
+from twins.controller import is_duration
 from twins.settings import Settings, load
 
 KEY = "k" * 32
@@ -132,6 +133,8 @@ def test_a_key_is_measured_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ACCOUNT_TWINS", "-1"),
         ("ACCOUNT_VERSIONS", "-1"),
         ("ACCOUNT_BYTES", "-1"),
+        ("ACCOUNT_CONSENTS", "-1"),
+        ("MIN_ASSURANCE", "secret-thing"),
         ("LOG_LEVEL", "secret-thing"),
         ("ERASURE_SECOND_SWEEP", "-1"),
         ("BACKUP_RETENTION_DAYS", "-1"),
@@ -247,6 +250,62 @@ def test_issuers_that_do_not_fit_together_are_refused(
         loaded(monkeypatch, AUTH_ISSUERS=issuers, JWT_ISSUER="https://hs.example")
 
     assert reason in str(refused.value)
+
+
+CONTROLLER: dict[str, Any] = {
+    "name": "Example Ltd",
+    "address": "1 Example Street",
+    "contact": "privacy@example.com",
+    "storage_locations": ["IE", "US-VA"],
+    "retention_period": "P10Y",
+    "jurisdiction": "EU",
+    "withdrawal_method": "https://example.com/withdraw",
+}
+
+
+def test_a_controller_is_whole_or_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loaded(monkeypatch).controller is None
+    assert loaded(monkeypatch, CONTROLLER="").controller is None
+    controller = loaded(monkeypatch, CONTROLLER=json.dumps(CONTROLLER)).controller
+    assert controller is not None
+    assert json.loads(controller.model_dump_json()) == CONTROLLER
+
+
+@pytest.mark.parametrize(
+    ("controller", "reason"),
+    [
+        ("Example Ltd", "CONTROLLER: Value error, must be a JSON object"),
+        ("[]", "CONTROLLER: "),
+        *((json.dumps({**CONTROLLER, name: "\u200b"}), f"CONTROLLER.{name}: ") for name in CONTROLLER),
+        *(
+            (json.dumps({other: CONTROLLER[other] for other in CONTROLLER if other != name}), f"CONTROLLER.{name}: ")
+            for name in CONTROLLER
+        ),
+        (json.dumps({**CONTROLLER, "storage_locations": []}), "CONTROLLER.storage_locations: "),
+        (json.dumps({**CONTROLLER, "storage_locations": ["Ireland"]}), "CONTROLLER.storage_locations[0]: "),
+        (json.dumps({**CONTROLLER, "jurisdiction": "ie"}), "CONTROLLER.jurisdiction: "),
+        (json.dumps({**CONTROLLER, "retention": "P1Y"}), "CONTROLLER.retention: "),
+    ],
+)
+def test_a_controller_that_does_not_fit_is_named_by_its_member(
+    monkeypatch: pytest.MonkeyPatch, controller: str, reason: str
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(monkeypatch, CONTROLLER=controller)
+
+    assert reason in str(refused.value)
+    assert "Ireland" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        *((text, True) for text in ("P10Y", "P1Y6M", "P2W", "P30D", "PT36H", "P1DT12H")),
+        *((text, False) for text in ("P", "PT", "P1DT", "10Y", "P10Y\n", "until the twin is erased", "P1.5Y")),
+    ],
+)
+def test_a_period_is_a_duration_or_words(text: str, is_one: bool) -> None:
+    assert is_duration(text) is is_one
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/keys", "http://localhost/keys", "http://[::1]:9/keys"])

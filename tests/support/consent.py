@@ -9,6 +9,11 @@ from tests.support.app import Client, id_of
 
 NOTICE = {"version": "2026-11", "language": "en", "text": "I agree that Alex speaks with my voice."}
 HOUR = timedelta(hours=1)
+MEMBERS = (
+    *("recipients", "modalities", "territories", "uses", "representation", "signature", "evidence", "guardian"),
+    *("compensation_ref", "jurisdiction", "withdrawal"),
+)
+"""The optional members of a consent's terms."""
 
 
 def after(delay: timedelta) -> str:

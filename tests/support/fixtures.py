@@ -23,6 +23,17 @@ hypothesis.settings.register_profile("twins", deadline=None)
 hypothesis.settings.load_profile("twins")
 
 
+CONTROLLER = {
+    "name": "Example Ltd",
+    "address": "1 Example Street, Dublin",
+    "contact": "privacy@example.com",
+    "storage_locations": ["IE", "US-VA"],
+    "retention_period": "P10Y",
+    "jurisdiction": "IE",
+    "withdrawal_method": "https://example.com/withdraw",
+}
+
+
 @pytest.fixture(scope="session")
 def stores() -> Iterator[Stores]:
     with running_stores() as running:
@@ -37,6 +48,7 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
         "DIGEST_KEY": "a-digest-key-only-for-the-tests-of-32-bytes",
         "RECEIPT_KEYS": receipt_key(),
         "ERASURE_SECOND_SWEEP": "0.2",
+        "CONTROLLER": json.dumps(CONTROLLER),
         # Many tests send hundreds at once; those of the bounds set others.
         "ACCOUNT_REQUESTS": "1000",
         "ACCOUNT_DECISIONS": "1000",

@@ -2,7 +2,7 @@
 
 GUARDED = (
     *("consents", "consent_states", "withdrawals", "locks", "stops", "notices", "salts", "named_accounts"),
-    *("consent_events", "erased_accounts", "erased_twins"),
+    *("consent_events", "erased_accounts", "erased_twins", "external_ids", "erased_consents"),
 )
 """Tables that only functions of the database change."""
 
@@ -18,6 +18,8 @@ _CHANGED = {
     "consent_events": "event = ''",
     "erased_accounts": "account = NULL",
     "erased_twins": "erasure_id = erasure_id",
+    "external_ids": "twin_id = gen_random_uuid()",
+    "erased_consents": "state = 'given'",
 }
 _TWIN = {
     "id": "gen_random_uuid()",
@@ -25,6 +27,7 @@ _TWIN = {
     "ledger_hash": "decode(repeat('00', 32), 'hex')",
     "ledger_seq": "0",
     "ledger_at": "now()",
+    "stored_consents": "0",
     "erased_at": "NULL",
     "stop_seq": "NULL",
     "spoken": "0",

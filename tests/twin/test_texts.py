@@ -1,11 +1,10 @@
-"""Texts of twins, personas and notices: the limit holds for what is kept, so that it can be read again."""
+"""Texts of twins and personas: the limit holds for what is kept, so that it can be read again."""
 
 from typing import Any
 
 import pytest
 
 from tests.support.app import ALEX, Client, is_problem, make_twin
-from tests.support.consent import NOTICE
 
 QA = "\u0958"
 """One character that NFC writes as two."""
@@ -17,14 +16,6 @@ PLACES = [
     pytest.param("PUT", "/persona", lambda text: {"summary": text}, "#/summary", 10_000, id="prose"),
     pytest.param("PUT", "/persona", lambda text: {"traits": [text]}, "#/traits/0", 200, id="phrase"),
     pytest.param("PUT", "/persona", lambda text: {"boundaries": [text]}, "#/boundaries/0", 500, id="sentence"),
-    pytest.param(
-        "POST",
-        "/consents",
-        lambda text: {"purposes": ["voice"], "notice": NOTICE | {"text": text}},
-        "#/notice/text",
-        20_000,
-        id="notice",
-    ),
 ]
 
 

@@ -1,11 +1,16 @@
 """Accounts in answers."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from shared.http.fields import Output
 from twins.parties import Party
+
+_COUNTS = (
+    "`at_least`: there is more. The newest 10,000 twins are counted, and at the most 10,000 of their consents, "
+    "of their answers, and of the consents given."
+)
 
 
 class Account(Output):
@@ -24,3 +29,4 @@ class Account(Output):
     ledger_events: int
     idempotency_answers: int
     consents_given: Annotated[int, Field(description="Consents that this person gave to other accounts' twins.")]
+    counts: Annotated[Literal["exact", "at_least"], Field(description=_COUNTS)]

@@ -10,10 +10,12 @@ from shared.http.routing import answer, api_router
 from twins.account import service
 from twins.account.models import Account
 from twins.bounds import NO
-from twins.consent import service as consent
+from twins.consent.lists import service as consent
+from twins.consent.lists.filters import Filtering
 from twins.consent.models import ConsentPage
 from twins.context import Ctx
-from twins.erasure.models import ERASED, erased
+from twins.erasure import service as erasure
+from twins.erasure.models import ERASED, ErasedConsentPage, erased
 
 router = api_router("/me")
 
@@ -36,6 +38,20 @@ async def delete_account(user: User, ctx: Ctx) -> Response:
 
 
 @router.get("/consents", tags=["consents"], response_model=ConsentPage, responses=headers(200, "Link"))
-async def list_given_consents(user: User, ctx: Ctx, pages: Paging) -> Response:
-    """List the consents that you gave for your own twins and those of other accounts, newest first."""
-    return pages.answer(await consent.find_given(ctx, user, pages))
+async def list_given_consents(user: User, ctx: Ctx, pages: Paging, filters: Filtering) -> Response:
+    """List the consents in your name, for your own twins and those of other accounts, newest first.
+
+    A page may have fewer items than `limit` where a next page follows.
+    """
+    return pages.answer(await consent.find_given(ctx, user, filters, pages))
+
+
+@router.get("/erasures", tags=["erasure"], response_model=ErasedConsentPage, responses=headers(200, "Link"))
+async def list_erased_consents(user: User, ctx: Ctx, pages: Paging) -> Response:
+    """List the consents in your name for twins that their owners have erased, newest first.
+
+    Each has its state at the erasure, and once the erasure is complete its certificate, with the end of the twin's
+    ledger and the proof that the certificate covers it. They are kept for you until you erase your account.
+    A page may have fewer items than `limit` where a next page follows.
+    """
+    return pages.answer(await erasure.find_consents(ctx, user, pages))

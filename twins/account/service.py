@@ -10,11 +10,16 @@ from twins.context import Context
 from twins.erasure import service as erasure
 from twins.journal import service as journal
 
+_COUNTED = 10_000
+"""As far as anything is counted: beyond, the counts say that there is more."""
+_BOUND = ("twins", "consents", "idempotency_answers", "scanned")
+
 
 async def get(ctx: Context, user: CurrentUser) -> Account:
     """Return who the caller is, and the amount of stored data of the owner for which it acts."""
     async with ctx.postgres.connection() as connection:
-        counts = await queries.select_account(connection, user.owns, user.sub)
+        counts = dict(await queries.select_account(connection, user.owns, user.sub, _COUNTED))
+    is_exact = max(counts[name] for name in _BOUND) < _COUNTED
     return Account(
         sub=user.subject,
         issuer=user.issuer,
@@ -23,6 +28,7 @@ async def get(ctx: Context, user: CurrentUser) -> Account:
         actor=user.sub,
         client=user.client,
         scopes=sorted(user.scopes),
+        counts="exact" if is_exact else "at_least",
         **counts,
     )
 

@@ -6,14 +6,16 @@ from typing import Annotated, Any, Literal, Self, override
 from uuid import UUID
 
 from fastapi import Path
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from shared.http.fields import Id, Input, Moment, Output, Timestamp, each_once
 from shared.http.paging import Page
 from shared.http.text import PROSE, Phrase, Text
 from twins import parent
+from twins.assurance import MEANING, Assurance, word_of
+from twins.consent.members import Language, MemberRecords, Members
 from twins.decision.models import Purpose
-from twins.parties import Party, Principal
+from twins.parties import Giver, Person
 
 ConsentId = Annotated[Id, Path(description="The consent's id.")]
 
@@ -30,11 +32,15 @@ Purposes = Annotated[
 
 
 class Notice(Input):
-    """The exact text that the person saw, and its version."""
+    """The exact text that was shown to the person, and its version."""
 
     version: Phrase
-    language: Annotated[str, StringConstraints(max_length=35, pattern="^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$")]
-    text: Annotated[str, Text(20_000, PROSE)]
+    language: Language
+    text: Annotated[
+        str,
+        Text(20_000, PROSE, verbatim=True),
+        Field(description="The text exactly as it was shown. It is kept, and hashed, byte for byte as you send it."),
+    ]
 
 
 BOOLEAN_NOTICE = Notice(version="1", language="en", text="I agree that this AI twin speaks in my name.")
@@ -49,24 +55,32 @@ _VOICE: dict[str, Any] = {
 }
 
 
-class ConsentCreate(Input):
+class ConsentCreate(Members):
     """A consent that a person gave. Its terms never change."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_VOICE]})
 
     purposes: Annotated[Purposes, Field(description="The purposes that the person agreed to.")]
     notice: Notice
-    principal: Annotated[Principal | None, Field(description="The person's account; by default the caller's.")] = None
+    principal: Annotated[
+        Person | None, Field(description="The person's account, by default the caller's, or a label for them.")
+    ] = None
     method: Annotated[Purpose, Field(description="How the person agreed, such as `web-form` or `phone`.")] = "api"
     not_before: Annotated[Moment | None, Field(description="The start of the consent; by default now.")] = None
     expires_at: Annotated[Moment | None, Field(description="The end of the consent; by default none.")] = None
 
 
-class ConsentRenew(Input):
-    """The terms that a renewal changes. All others stay, and the new consent lasts as long as the old one."""
+class ConsentRenew(Members):
+    """The terms that a renewal changes. All others stay, and the new consent lasts as long as the old one.
+
+    `null` takes a limit away, or a statement.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"expires_at": "2031-01-01T00:00:00Z"}]})
 
+    purposes: Annotated[
+        Purposes | None, Field(description="Of the consent's purposes those that go on; the others end.")
+    ] = None
     notice: Notice | None = None
     method: Purpose | None = None
     not_before: Moment | None = None
@@ -108,21 +122,26 @@ class Withdrawal(Output):
     by: Annotated[Side, Field(description=_BY)]
 
 
-class Consent(Output):
+class Consent(MemberRecords):
     """A consent, and its state at the moment of the answer."""
 
     id: UUID
     twin_id: UUID
-    state: Annotated[State, Field(description="`replaced`: the consent in `replaced_by` renewed this one.")]
+    state: Annotated[State, Field(description="`replaced`: the one in `replaced_by` renewed it, or took its purposes.")]
     purposes: list[str]
     notice: NoticeRecord
-    principal: Annotated[Party, Field(description="The person's account; once it is erased, a random pseudonym.")]
+    principal: Annotated[
+        Giver, Field(description="The person's account or label; of an erased account a random pseudonym.")
+    ]
+    assurance: Annotated[Assurance, Field(description=MEANING)]
+    source: Annotated[UUID | None, Field(description="The person's own consent, of which this is a narrower one.")]
     method: str
     given_at: Timestamp
     not_before: Timestamp | None
     expires_at: Timestamp | None
     withdrawn: Annotated[list[Withdrawal], Field(description="The purposes that have ended: when, and by whom.")]
     withdrawn_at: Annotated[Timestamp | None, Field(description="The time of the last of these.")]
+    taken: Annotated[list[str], Field(description="The purposes that another consent holds now, a person's own.")]
     withdrawn_by: Annotated[Side | None, Field(description=_BY)]
     renews: UUID | None
     replaced_by: UUID | None
@@ -135,13 +154,22 @@ class Consent(Output):
         state = "given" if row["standing"] in ("granted", "not_yet_valid") else row["standing"]
         withdrawn = [Withdrawal.model_validate(item) for item in json.loads(row["withdrawn"])]
         last = max(withdrawn, key=lambda item: item.at, default=None)
+        details = json.loads(row["details"]) if row["details"] else {}
+        if row["guardian"]:
+            details["guardian"] = {"relation": details["relation"], "id": row["guardian"]}
         return super().of(
             {
                 **row,
+                **details,
+                "guardian": details.get("guardian"),
+                "recipients": row["recipients"] and json.loads(row["recipients"]),
+                "principal": row["principal"] or {"label": row["label"]},
+                "assurance": word_of(row["assurance"]),
                 "notice": notice,
                 "state": state,
                 "withdrawn": withdrawn,
                 "withdrawn_at": last and last.at,
+                "taken": sorted(row["taken"] or ()),
                 "withdrawn_by": last and last.by,
             }
         )

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from shared.stores.postgres import Connection, Record, fetch_one
+from twins import gate
 from twins.consent.terms import Terms
 
-_CONSENT = """
+CONSENT = """
     c.id, c.twin_id, c.renews, c.replaced_by, c.principal, c.method, c.purposes, c.notice_version, c.notice_language,
-    c.notice_text, c.notice_sha256, c.given_at, c.not_before, c.expires_at, c.withdrawn, c.standing, c.actor, c.client
+    c.notice_text, c.notice_sha256, c.given_at, c.not_before, c.expires_at, c.withdrawn, c.standing, c.actor, c.client,
+    c.label, c.assurance, c.source, c.recipients, c.modalities, c.territories, c.guardian, c.details, c.taken
 """
-_LAST = "'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid"
 
 
 async def give_consent(
@@ -23,22 +24,27 @@ async def give_consent(
     actor: str,
     twin_id: UUID,
     terms: Terms,
-    digest: bytes,
+    digest: bytes | None,
+    controller: str | None = None,
     renews: UUID | None = None,
     client: str | None = None,
 ) -> Record:
     """Record a consent, which may renew another, and return its `consent_id`, or the `problem` that forbids it.
 
     `owner` is the account for which the actor acts, `client` the software with the actor's token. `digest` is the
-    keyed digest of the person's account.
+    keyed digest of the person's account, `controller` the JSON that the record keeps of the settings.
     """
     sql = """
-        SELECT problem, consent_id, purpose
-        FROM give_consent($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        SELECT problem, consent_id, purpose FROM give_consent(
+            $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+            p_controller => $21::jsonb
+        )
     """
     agreement = terms.principal, digest, terms.method, terms.purposes
     notice = terms.notice.version, terms.notice.language, terms.notice.text
-    return await fetch_one(connection, sql, twin_id, owner, actor, *agreement, *notice, *terms.period, renews, client)
+    texts = *agreement, *notice, *terms.period
+    members = *terms.members, controller
+    return await fetch_one(connection, sql, twin_id, owner, actor, *texts, renews, client, *members)
 
 
 async def revoke_consent(
@@ -69,7 +75,8 @@ async def select_consent(
 ) -> Record | None:
     """Return a consent that its twin's owner may see, `sub` as the principal, or an operator."""
     sql = f"""
-        SELECT {_CONSENT}, t.owner, $2 = ANY (t.principals) AS is_listed, statement_timestamp() AS at
+        SELECT {CONSENT}, t.owner, $2 = ANY (t.principals) AS is_listed, statement_timestamp() AS at,
+               (SELECT k.controller FROM consents k WHERE k.twin_id = c.twin_id AND k.id = c.id) AS controller
         FROM consent_records c JOIN live_twins t ON t.id = c.twin_id
         WHERE c.id = $4 AND c.twin_id = $3
           AND (t.owner = $1 OR c.principal = $2 AND NOT c.is_forgotten OR $5)
@@ -77,53 +84,49 @@ async def select_consent(
     return await connection.fetchrow(sql, owner, sub, twin_id, consent_id, is_operator)
 
 
-async def select_consents(
-    connection: Connection, owner: str, twin_id: UUID, before: UUID | None, limit: int
-) -> list[Record]:
-    """Return up to `limit` consents of a twin older than `before`, newest first."""
-    sql = f"""
-        SELECT {_CONSENT} FROM consent_records c JOIN live_twins t ON t.id = c.twin_id
-        WHERE c.twin_id = $2 AND t.owner = $1 AND c.id < coalesce($3, {_LAST})
-        ORDER BY c.id DESC LIMIT $4
-    """  # noqa: S608 - constants of this file
-    return await connection.fetch(sql, owner, twin_id, before, limit)
+async def select_room(
+    connection: Connection,
+    owner: str | None,
+    sub: str,
+    twin_id: UUID,
+    notice: str | None,
+    terms: int,
+    consents: int,
+    size: int,
+    guardian: bytes | None,
+) -> Record | None:
+    """Return whether a twin's owner stores at most so many consents and bytes with one more of this long notice.
 
-
-async def select_given_by(connection: Connection, principal: str, before: UUID | None, limit: int) -> list[Record]:
-    """Return up to `limit` consents older than `before` that a person gave, for any owner's twins, newest first."""
-    sql = f"""
-        SELECT {_CONSENT} FROM consent_records c JOIN live_twins t ON t.id = c.twin_id
-        WHERE c.principal = $1 AND c.id < coalesce($2, {_LAST}) AND NOT c.is_forgotten
-        ORDER BY c.id DESC LIMIT $3
-    """  # noqa: S608 - constants of this file
-    return await connection.fetch(sql, principal, before, limit)
-
-
-async def has_room(connection: Connection, twin_id: UUID, notice: str, most: int) -> bool:
-    """Return whether a twin's owner stores at most so many bytes with this notice, which may be there already."""
-    sql = """
-        SELECT stores_at_most(t.owner, NULL, NULL, $3::bigint - octet_length($2))
-            OR EXISTS (SELECT FROM notices n WHERE n.twin_id = t.id AND n.sha256 = sha256(convert_to($2, 'UTF8')))
-        FROM live_twins t WHERE t.id = $1
+    The notice may be there already; it is None where it counts nothing. `terms` are the bytes of the others.
+    `no_guardian`: the account with the digest `guardian` has erased itself. None for whoever may not consent.
     """
-    found: bool | None = await connection.fetchval(sql, twin_id, notice, most)
-    return found is not False  # None: there is no such twin
+    sql = """
+        SELECT has_fewer_consents(t.owner, $3) AS for_consent,
+               $2::text IS NULL AND $5::bigint = 0
+               OR stores_at_most(t.owner, NULL, NULL, $4::bigint - $5 - coalesce(octet_length($2), 0))
+               OR stores_at_most(t.owner, NULL, NULL, $4::bigint - $5) AND EXISTS (
+                   SELECT FROM notices n WHERE n.twin_id = t.id AND n.sha256 = sha256(convert_to($2, 'UTF8'))
+               ) AS for_terms,
+               digest_erased($6) AS no_guardian
+        FROM live_twins t WHERE t.id = $1 AND (t.owner = $7 OR EXISTS (
+            SELECT FROM named_people p WHERE p.twin_id = t.id AND p.account = $8
+        ))
+    """
+    return await connection.fetchrow(sql, twin_id, notice, consents, size, terms, guardian, owner, sub)
 
 
-async def select_general(connection: Connection, owner: str, sub: str, twin_id: UUID) -> Record | None:
+async def select_general(connection: Connection, owner: str, sub: str, twin_id: UUID, lowest: int) -> Record | None:
     """Return the state of a twin's general consent, and whether `principals` lists who acts for its owner.
 
     The state is that of the ledger also while a restore keeps the gate closed: a no takes effect then too.
     """
-    sql = """
-        SELECT reason_of(false, t.stop_seq, d.seq, d.ended, d.standing) AS reason, d.consent_id,
+    sql = f"""
+        SELECT {gate.general("$4", is_unconfirmed="false")} AS reason, d.consent_id,
                $2 = ANY (t.principals) AS is_listed
-        FROM live_twins t LEFT JOIN LATERAL (
-            SELECT * FROM decisions WHERE twin_id = $3 AND purpose = (SELECT 'general') LIMIT 1
-        ) d ON true
+        FROM live_twins t {gate.state("$3", "(SELECT 'general')")}
         WHERE t.id = $3 AND t.owner = $1
-    """
-    return await connection.fetchrow(sql, owner, sub, twin_id)
+    """  # noqa: S608 - constants
+    return await connection.fetchrow(sql, owner, sub, twin_id, lowest)
 
 
 async def erase(connection: Connection, twin_ids: Sequence[UUID], limit: int) -> Record:

@@ -1,4 +1,4 @@
-"""`/api/v1/twins/{twin_id}/consents`."""
+"""`/api/v1/twins/{twin_id}/consents` and `/api/v1/consents`."""
 
 from typing import Annotated
 
@@ -13,6 +13,8 @@ from shared.http.paging import Paging
 from shared.http.routing import answer, api_router
 from twins.bounds import NO
 from twins.consent import service
+from twins.consent.lists import service as lists
+from twins.consent.lists.filters import Filtering
 from twins.consent.models import Consent, ConsentCreate, ConsentId, ConsentPage, ConsentRenew, ConsentWithdraw
 from twins.consent.problems import ConsentActive, ConsentEnded, PersonMustConsent
 from twins.context import Ctx
@@ -20,20 +22,31 @@ from twins.parent import TwinId
 from twins.quotas import QuotaExceeded
 from twins.scopes import STOP
 
-router = api_router("/twins/{twin_id}/consents", "consents")
+router = api_router("", "consents")
+
+_OF_TWIN = "/twins/{twin_id}/consents"
 
 # A notice of 20,000 characters, each of them twelve bytes as JSON escapes.
 _NOTICE = MaxBytes(256 * 1024)
 
 
-@router.get("", response_model=ConsentPage, responses=headers(200, "Link"))
+@router.get("/consents", response_model=ConsentPage, responses=headers(200, "Link"))
+async def list_owned_consents(user: User, ctx: Ctx, pages: Paging, filters: Filtering) -> Response:
+    """List the consents on all your twins: by twin, the newest first, and of each twin the newest first.
+
+    A page may have fewer items than `limit` where a next page follows.
+    """
+    return pages.answer(await lists.find_owned(ctx, user, filters, pages))
+
+
+@router.get(_OF_TWIN, response_model=ConsentPage, responses=headers(200, "Link"))
 async def list_consents(twin_id: TwinId, user: User, ctx: Ctx, pages: Paging) -> Response:
     """List a twin's consents, newest first."""
-    return pages.answer(await service.find(ctx, user, twin_id, pages))
+    return pages.answer(await lists.find(ctx, user, twin_id, pages))
 
 
 @router.post(
-    "",
+    _OF_TWIN,
     status_code=201,
     response_model=Consent,
     responses=headers(201, "Location") | problems(ConsentActive, PersonMustConsent, QuotaExceeded),
@@ -49,13 +62,13 @@ async def create_consent(
     return (await service.create(ctx, user, twin_id, body, key)).response()
 
 
-@router.get("/{consent_id}", response_model=Consent)
+@router.get(_OF_TWIN + "/{consent_id}", response_model=Consent)
 async def get_consent(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx) -> Response:
-    """Get a consent, as the twin's owner or as the person who gave it."""
+    """Get a consent, as the twin's owner or as the person in whose name it is."""
     return answer(await service.get(ctx, user, twin_id, consent_id))
 
 
-@router.post("/{consent_id}/withdraw", response_model=Consent, openapi_extra=scopes_that_open(STOP))
+@router.post(_OF_TWIN + "/{consent_id}/withdraw", response_model=Consent, openapi_extra=scopes_that_open(STOP))
 @of_kind(NO)
 async def withdraw_consent(
     twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx, body: ConsentWithdraw | None = None
@@ -71,7 +84,7 @@ async def withdraw_consent(
 
 
 @router.post(
-    "/{consent_id}/renew",
+    _OF_TWIN + "/{consent_id}/renew",
     status_code=201,
     response_model=Consent,
     responses=headers(201, "Location") | problems(ConsentEnded, PersonMustConsent, QuotaExceeded),
@@ -93,12 +106,12 @@ async def renew_consent(
 
 
 @router.get(
-    "/{consent_id}/receipt",
+    _OF_TWIN + "/{consent_id}/receipt",
     response_class=Response,
     responses={200: {"content": {"application/jose": {"schema": {"type": "string"}}}, "description": "A JWS"}},
 )
 async def get_receipt(twin_id: TwinId, consent_id: ConsentId, user: User, ctx: Ctx) -> Response:
-    """Get a signed receipt of a consent, as the twin's owner or as the person who gave it.
+    """Get a signed receipt of a consent, as the twin's owner or as the person in whose name it is.
 
     A compact JWS (RFC 7515) with ES256; its keys are at `/.well-known/jwks.json`.
     """

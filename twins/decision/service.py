@@ -1,44 +1,135 @@
 """The gate: may this twin be used for this purpose, now, and why."""
 
 from collections import Counter
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from opentelemetry import metrics
 
 from shared.auth import CurrentUser
-from shared.stores.postgres import Priority
+from shared.http.problems import ValidationFailed
+from shared.stores.postgres import Priority, Record
+from twins.assurance import TOKEN, rank_of, word_of
 from twins.context import Context
 from twins.decision import queries
-from twins.decision.models import GENERAL, Decision, Decisions, Questions
+from twins.decision.models import (
+    GENERAL,
+    LACKS,
+    NOTHING,
+    PLAIN,
+    AnyQuestion,
+    Attributes,
+    BatchDecision,
+    Decision,
+    Decisions,
+    ExternalDecision,
+    ExternalQuestion,
+    Question,
+    Questions,
+)
+from twins.decision.queries import Asked
+from twins.limits import ACCOUNT, Asker, asker, key_of, key_of_account
 from twins.parent import no_twin
 from twins.scopes import DECIDE
 
 _decisions = metrics.get_meter("twins").create_counter("twins.decisions", description="Answers of the gate by reason.")
 
 
-async def decide(ctx: Context, user: CurrentUser, twin_id: UUID, purpose: str) -> Decision:
+async def decide(ctx: Context, user: CurrentUser, twin_id: UUID, purpose: str, attributes: Attributes) -> Decision:
     """Return whether a twin may be used for a purpose now; raises `NotFound`."""
+    asked = _asked(ctx, user, purpose, attributes)
     any_owner = DECIDE in user.scopes
     async with ctx.postgres.connection(Priority.HIGHEST) as connection:
-        row = await queries.select_decision(connection, user.owns, twin_id, purpose, any_owner=any_owner)
+        row = await queries.select_decision(connection, user.owns, user.sub, twin_id, asked, any_owner=any_owner)
     if row is None:
         raise no_twin()
     _decisions.add(1, {"reason": row["reason"]})
-    return Decision(purpose=purpose, **row)
+    return Decision.model_validate(_answer(purpose, asker(asked.recipient), row))
 
 
 async def prepare(ctx: Context) -> None:
     """Ask about no twin: the first question then finds an open connection that knows the statement."""
     async with ctx.postgres.connection() as connection:
-        await queries.select_decision(connection, None, UUID(int=0), GENERAL, any_owner=False)
+        await queries.select_decision(connection, None, "", UUID(int=0), Asked(GENERAL, ""), any_owner=False)
 
 
 async def decide_many(ctx: Context, user: CurrentUser, questions: Questions) -> Decisions:
-    """Answer each question as of one moment; an unknown twin is `not_found`."""
-    twin_ids, purposes = [item.twin_id for item in questions.items], [item.purpose for item in questions.items]
-    any_owner = DECIDE in user.scopes
+    """Answer each question as of one moment; an unknown twin is `not_found`. Raises `ValidationFailed`."""
+    items, any_owner = questions.items, DECIDE in user.scopes
+    twin_ids = [item.twin_id if isinstance(item, Question) else None for item in items]
+    purposes = [item.purpose for item in items]
+    asker_of_all = key_of_account(user.sub)
     async with ctx.postgres.connection(Priority.HIGHEST) as connection:
-        rows = await queries.select_decisions(connection, user.owns, twin_ids, purposes, any_owner=any_owner)
-    for reason, times in Counter(row["reason"] for row in rows).items():
+        who = connection, user.owns, user.sub, any_owner
+        if all(item.model_fields_set <= PLAIN for item in items):
+            recipients = [asker(asker_of_all)] * len(items)
+            rows, at = await queries.select_decisions(*who, twin_ids, purposes, asker_of_all, ctx.lowest)
+        else:
+            asked = [_one_of_many(ctx, user, place, item) for place, item in enumerate(items)]
+            recipients = [asker(question.recipient) for question in asked]
+            digests = [_digest(ctx, user, item) if isinstance(item, ExternalQuestion) else None for item in items]
+            rows, at = await queries.select_answers(*who, twin_ids, digests, asked)
+    missing = _missing(at)
+    answers = [_answer(purpose, recipients[place], rows.get(place, missing)) for place, purpose in enumerate(purposes)]
+    for reason, times in Counter(answer["reason"] for answer in answers).items():
         _decisions.add(times, {"reason": reason})
-    return Decisions.model_validate({"items": [dict(row) for row in rows]})
+    return Decisions(
+        items=[
+            ExternalDecision(**answer, twin_id=rows[place]["twin_id"] if place in rows else None)
+            if isinstance(item, ExternalQuestion)
+            else BatchDecision(**answer)
+            for place, (item, answer) in enumerate(zip(items, answers, strict=True))
+        ]
+    )
+
+
+def _digest(ctx: Context, user: CurrentUser, question: ExternalQuestion) -> bytes | None:
+    """Return the digest of an external id: the owner's whom the question names, else the caller's own."""
+    owner = user.owns if question.owner is None else ctx.owner_of(question.owner)
+    external = question.external_id
+    return None if owner is None else ctx.external_digest(owner, external.type, external.id)
+
+
+def _one_of_many(ctx: Context, user: CurrentUser, place: int, item: AnyQuestion) -> Asked:
+    attributes = item.attributes()
+    if lacks := attributes.lacks():
+        raise ValidationFailed([{"pointer": f"#/items/{place}/{lacks}", "detail": LACKS}])
+    return _asked(ctx, user, item.purpose, attributes)
+
+
+def _asked(ctx: Context, user: CurrentUser, purpose: str, attributes: Attributes) -> Asked:
+    """Return a question in the form of the database."""
+    lowest = ctx.lowest
+    if attributes == NOTHING:
+        return Asked(purpose, key_of_account(user.sub), lowest)
+    kind, name, issuer, modality, territory, assurance, principal = attributes
+    if principal is not None:
+        principal, lowest = ctx.account_of(principal), TOKEN
+    if name is None:
+        recipient = key_of_account(user.sub)
+    elif kind == ACCOUNT and issuer:
+        recipient = key_of_account(ctx.account_of(f"{issuer}\n{name}"))
+    else:
+        recipient = key_of(kind or ACCOUNT, name, issuer)
+    lowest = max(lowest, rank_of(assurance))
+    return Asked(purpose, recipient, lowest, name is not None, modality, territory, principal)
+
+
+def _answer(purpose: str, recipient: Asker, row: Record | dict[str, Any]) -> dict[str, Any]:
+    reason, rank = row["reason"], row["assurance"]
+    return {
+        "decision": reason == "granted",
+        "purpose": purpose,
+        "reason": reason,
+        "consent_id": row["consent_id"],
+        "expires_at": row["expires_at"],
+        "assurance": None if rank is None else word_of(rank),
+        "recipient": recipient,
+        "evaluated_at": row["evaluated_at"],
+    }
+
+
+def _missing(at: datetime) -> dict[str, Any]:
+    """Return the gate's answer about a twin that there is not."""
+    return {"reason": "not_found", "assurance": None, "consent_id": None, "expires_at": None, "evaluated_at": at}

@@ -18,10 +18,11 @@ _MAX_BYTES = 36_000
 
 
 class Kept(NamedTuple):
-    """For how long backups and logs, and the journal, are kept."""
+    """For how long backups and logs, and the journal, are kept, and what more stays of these twins."""
 
     backups: timedelta
     journal: timedelta
+    more: Sequence[str]
 
 
 def entry(head: Record) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def of_many(pieces: Sequence[Record]) -> dict[str, Any]:
 def payload(
     erasure: Record, remaining: Mapping[str, int], ledgers: Mapping[str, Any], at: datetime, kept: Kept
 ) -> dict[str, Any]:
-    """Return all members of a certificate; `kept` is for how long others keep something."""
+    """Return all members of a certificate; `kept` is what stays, and for how long."""
     removed = json.loads(erasure["removed"])
     erasure_id: UUID = erasure["id"]
     return {
@@ -69,6 +70,7 @@ def _stays(at: datetime, lives: Kept, *, is_account: bool) -> list[dict[str, str
     kept: list[tuple[str, str, str | None]] = [
         ("ledger_skeleton", "service", None),
         ("account_digests", "service", None),
+        *((what, "service", None) for what in lives.more),
         ("journal", "service", timestamp(at + lives.journal)),
         ("backups_and_logs", "operator", timestamp(at + lives.backups)),
         ("served_receipts", "recipients", None),

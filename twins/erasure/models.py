@@ -11,6 +11,7 @@ from pydantic import Field
 from shared.http.fields import Id, Output, Timestamp
 from shared.http.openapi import Responses, headers
 from shared.http.paging import Page
+from twins.consent.models import State
 
 KIND = "erasure"
 """The kind of job that goes on with an erasure."""
@@ -62,6 +63,26 @@ class ErasedLedgerPage(Page):
     """One page of ledgers; `next_cursor` is null on the last."""
 
     items: list[ErasedLedger]
+
+
+class ErasedConsent(Output):
+    """What a person keeps of a consent to a twin that its owner has erased."""
+
+    consent_id: UUID
+    twin_id: UUID
+    state: Annotated[State, Field(description="The consent's state, as its receipt had it, when the twin was erased.")]
+    given_at: Timestamp
+    erasure_id: UUID
+    erased_at: Annotated[Timestamp, Field(description="When the owner asked for the erasure.")]
+    completed_at: Annotated[Timestamp | None, Field(description="The end of the erasure; null: it is running.")]
+    ledger: Annotated[ErasedLedger | None, Field(description="The twin's entry in the certificate, and its proof.")]
+    certificate: Annotated[str | None, Field(description="A compact JWS (ES256, keys in `/.well-known/jwks.json`).")]
+
+
+class ErasedConsentPage(Page):
+    """One page of consents to erased twins; `next_cursor` is null on the last."""
+
+    items: list[ErasedConsent]
 
 
 def address(erasure_id: UUID) -> str:

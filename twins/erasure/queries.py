@@ -81,7 +81,8 @@ async def add_removed(connection: Connection, erasure_id: UUID, removed: Mapping
 async def select_progress(connection: Connection, erasure_id: UUID) -> Record | None:
     """Return the step of an erasure, the last twin that it has done, and whether it is that of an account."""
     sql = """
-        SELECT id, step, after, EXISTS (SELECT FROM erased_accounts a WHERE a.erasure_id = e.id) AS is_account
+        SELECT id, step, after, owner_digest,
+               EXISTS (SELECT FROM erased_accounts a WHERE a.erasure_id = e.id) AS is_account
         FROM erasures e WHERE id = $1
     """
     return await connection.fetchrow(sql, erasure_id)
@@ -153,19 +154,27 @@ async def update_step(connection: Connection, erasure_id: UUID, step: str, follo
 
 
 async def insert_erased_ledgers(
-    connection: Connection, erasure_id: UUID, piece: int, after: UUID, last: UUID, leaves: int, root: bytes
+    connection: Connection,
+    erasure_id: UUID,
+    piece: int,
+    after: UUID,
+    last: UUID,
+    leaves: int,
+    root: bytes,
+    keeps: list[str],
 ) -> None:
-    """Note the root over a piece of the leaves: those behind `after`, and up to `last`."""
+    """Note the root over a piece of the leaves: those behind `after`, and up to `last`, and what stays of them."""
     sql = """
-        INSERT INTO erased_ledgers (erasure_id, piece, after, last, leaves, root) VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO erased_ledgers (erasure_id, piece, after, last, leaves, root, keeps)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT (erasure_id, piece) DO NOTHING
     """
-    await connection.execute(sql, erasure_id, piece, after, last, leaves, root)
+    await connection.execute(sql, erasure_id, piece, after, last, leaves, root, keeps)
 
 
 async def select_erased_ledgers(connection: Connection, erasure_id: UUID) -> list[Record]:
     """Return the pieces of the leaves of an erasure, in order."""
-    sql = "SELECT piece, after, last, leaves, root FROM erased_ledgers WHERE erasure_id = $1 ORDER BY piece"
+    sql = "SELECT piece, after, last, leaves, root, keeps FROM erased_ledgers WHERE erasure_id = $1 ORDER BY piece"
     return await connection.fetch(sql, erasure_id)
 
 

@@ -17,6 +17,8 @@ from shared.stores.postgres import Connection, Record
 from twins.context import Context
 from twins.erasure import certificate, merkle, queries
 from twins.erasure.models import KIND
+from twins.erasure.people import queries as records
+from twins.erasure.people import sweep as people
 from twins.ledger import service as ledger
 from twins.persona import sweep as persona
 
@@ -52,31 +54,23 @@ async def sweep(ctx: Context, erasure_id: UUID) -> float | None:
         if erasure is None or erasure["step"] == "complete":
             return None
         step = erasure["step"]
-        match step:
-            case "twins":
-                is_done, following = await _erase_twins(ctx, erasure_id, until), "rows"
-            case "rows":
-                is_done = await _remove_rows(ctx, erasure, until)
-                following = "person" if erasure["is_account"] else "documents"
-            case "person":
-                is_done, following = await _forget_person(ctx, erasure_id, until), "documents"
-            case "documents":
-                is_done, following = await _remove_documents(ctx, erasure, until), "proof"
-            case _:
-                if await _prove(ctx, erasure_id, until):
-                    await _certify(ctx, erasure_id)
-                    return None
-                return 0.0
-        if not is_done:
+        if step == "proof":
+            if await _prove(ctx, erasure, until):
+                await _certify(ctx, erasure_id)
+                return None
             return 0.0
+        if not await _STEPS[step](ctx, erasure, until):
+            return 0.0
+        following = "person" if step == "rows" and erasure["is_account"] else _FOLLOWING[step]
         async with ctx.postgres.connection() as connection:
             await queries.update_step(connection, erasure_id, step, following)
         if following == "proof":
             return ctx.settings.erasure_second_sweep
 
 
-async def _erase_twins(ctx: Context, erasure_id: UUID, until: float) -> bool:
+async def _erase_twins(ctx: Context, erasure: Record, until: float) -> bool:
     """Make the twins of an account disappear for good; return False where time is up."""
+    erasure_id = erasure["id"]
     while True:
         async with ctx.postgres.transaction() as connection:
             if await queries.erase_account_twins(connection, erasure_id, _BATCH) == 0:
@@ -88,6 +82,8 @@ async def _erase_twins(ctx: Context, erasure_id: UUID, until: float) -> bool:
 async def _remove_rows(ctx: Context, erasure: Record, until: float) -> bool:
     after = erasure["after"]
     while batch := await _batch(ctx, erasure["id"], after, _BATCH):
+        if not await people.record(ctx, erasure, batch, until):
+            return False
         while await _remove(ctx, erasure["id"], batch):
             if time.monotonic() > until:
                 return False
@@ -108,21 +104,6 @@ async def _remove(ctx: Context, erasure_id: UUID, twin_ids: Sequence[UUID]) -> b
     return any(removed.values())
 
 
-async def _forget_person(ctx: Context, erasure_id: UUID, until: float) -> bool:
-    """End what the account agreed to for others, and remove its name there."""
-    while True:
-        async with ctx.postgres.connection() as connection:
-            rows = await queries.select_naming_twins(connection, erasure_id, _BATCH)
-        if not rows:
-            return True
-        for twin_id, consent_ids in rows:
-            async with ctx.postgres.transaction() as connection:
-                number = await queries.forget_person(connection, twin_id, erasure_id, consent_ids)
-                await queries.add_removed(connection, erasure_id, {"names": number})
-            if time.monotonic() > until:
-                return False
-
-
 async def _remove_documents(ctx: Context, erasure: Record, until: float) -> bool:
     after = erasure["after"]
     while batch := await _batch(ctx, erasure["id"], after, _BATCH):
@@ -132,6 +113,16 @@ async def _remove_documents(ctx: Context, erasure: Record, until: float) -> bool
         async with ctx.postgres.connection() as connection:
             await queries.update_after(connection, erasure["id"], "documents", after)
     return True
+
+
+_STEPS = {
+    "twins": _erase_twins,
+    "rows": _remove_rows,
+    "person": people.forget,
+    "documents": _remove_documents,
+}
+"""What a step does; False where time is up."""
+_FOLLOWING = {"twins": "rows", "rows": "documents", "person": "documents", "documents": "proof"}
 
 
 async def _delete_documents(ctx: Context, erasure_id: UUID, twin_ids: Sequence[UUID], until: float) -> bool:
@@ -146,11 +137,15 @@ async def _delete_documents(ctx: Context, erasure_id: UUID, twin_ids: Sequence[U
     return True
 
 
-async def _prove(ctx: Context, erasure_id: UUID, until: float) -> bool:
+async def _prove(ctx: Context, erasure: Record, until: float) -> bool:
     """Check that nothing is left of any twin, piece by piece, and note the pieces' roots.
 
     Raises `RemainsError`.
     """
+    erasure_id = erasure["id"]
+    # An owner who erased a twin at the same time may have left a record since.
+    if erasure["is_account"] and not await people.forget_records(ctx, erasure_id, until):
+        return False
     async with ctx.postgres.connection() as connection:
         pieces = await queries.select_erased_ledgers(connection, erasure_id)
     number, after = len(pieces), pieces[-1]["last"] if pieces else _FIRST
@@ -163,7 +158,9 @@ async def _prove(ctx: Context, erasure_id: UUID, until: float) -> bool:
         _check(remaining)
         async with ctx.postgres.connection() as connection:
             root = merkle.root([certificate.leaf(head) for head in await ledger.heads(connection, batch)])
-            await queries.insert_erased_ledgers(connection, erasure_id, number, after, batch[-1], len(batch), root)
+            keeps = await records.select_keeps(connection, batch)
+            piece = number, after, batch[-1], len(batch), root, keeps
+            await queries.insert_erased_ledgers(connection, erasure_id, *piece)
         number, after = number + 1, batch[-1]
         if time.monotonic() > until:
             return False
@@ -183,6 +180,7 @@ async def _certify(ctx: Context, erasure_id: UUID) -> None:
         if erasure["is_account"]:
             left = await queries.left_of_account(connection, erasure_id)
             remaining.update(twins=left["twins"], names=left["names"])
+            remaining["records"] = await records.left_records(connection, erasure_id)
         _check(remaining)
         if erasure["is_account"] or len(pieces) != 1 or pieces[0]["leaves"] != 1:
             ledgers = certificate.of_many(pieces)
@@ -192,7 +190,9 @@ async def _certify(ctx: Context, erasure_id: UUID) -> None:
             events = await ledger.events_of_many(connection, twin_ids, certificate.MAX_EVENTS + 1)
             ledgers = certificate.of_twin(head, events)
         days = ctx.settings.backup_retention_days, ctx.settings.journal_retention_days
-        kept = certificate.Kept(*(timedelta(days=number) for number in days))
+        backups, journal = (timedelta(days=number) for number in days)
+        keeps = sorted({what for piece in pieces for what in piece["keeps"]})
+        kept = certificate.Kept(backups, journal, keeps)
         signed = await ctx.signer.sign(certificate.payload(erasure, remaining, ledgers, at, kept), certificate.TYPE)
         await queries.complete(connection, erasure_id, signed, at)
     logger.info("Erasure complete", extra={"erasure_id": str(erasure_id)})

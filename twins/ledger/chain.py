@@ -16,7 +16,7 @@ YIELD_EVERY = 50
 YIELD_FOR = 0.0005
 
 
-def canonical(value: dict[str, Any]) -> str:
+def canonical(value: Any) -> str:
     """Return `value` in the form of RFC 8785, if it has only ASCII names, strings and small integers."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 

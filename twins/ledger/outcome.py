@@ -1,5 +1,6 @@
 """What the events of a ledger say must be stored, and whether it is."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
@@ -105,17 +106,24 @@ class Lock:
         return is_theirs and is_same and timestamp(row["refused_at"]) == self.at
 
 
+_SECOND = ("label", "source", "recipients", "modalities", "territories", "guardian", "details")
+"""The members of the second edition. A consent with none of them has terms of the first."""
+
+
 def terms_of(record: Record) -> str:
     """Return the text of a consent's terms, of which its event has the HMAC."""
-    return canonical(
-        {
-            "expires_at": timestamp(record["expires_at"]),
-            "method": record["method"],
-            "not_before": timestamp(record["not_before"]),
-            "notice_language": record["notice_language"],
-            "notice_sha256": record["notice_sha256"].hex(),
-            "notice_version": record["notice_version"],
-            "principal": record["principal"],
-            "purposes": record["purposes"],
-        }
-    )
+    terms = {
+        "expires_at": timestamp(record["expires_at"]),
+        "method": record["method"],
+        "not_before": timestamp(record["not_before"]),
+        "notice_language": record["notice_language"],
+        "notice_sha256": record["notice_sha256"].hex(),
+        "notice_version": record["notice_version"],
+        "principal": record["principal"],
+        "purposes": record["purposes"],
+    }
+    if any(record[name] is not None for name in _SECOND):
+        objects = {name: record[name] and json.loads(record[name]) for name in ("details", "recipients")}
+        texts = {name: record[name] for name in ("guardian", "label", "modalities", "territories")}
+        terms |= objects | texts | {"source": record["source"] and str(record["source"]), "v": 2}
+    return canonical(terms)

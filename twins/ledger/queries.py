@@ -36,6 +36,45 @@ async def select_events(connection: Connection, twin_id: UUID, after: int, limit
     return await connection.fetch(sql, twin_id, after, limit)
 
 
+async def is_named(connection: Connection, sub: str, twin_id: UUID) -> bool:
+    """Return whether a twin that is not erased names this account."""
+    sql = """
+        SELECT EXISTS (
+            SELECT FROM live_twins t JOIN named_people n ON n.twin_id = t.id WHERE t.id = $1 AND n.account = $2
+        )
+    """
+    found: bool = await connection.fetchval(sql, twin_id, sub)
+    return found
+
+
+async def select_events_naming(
+    connection: Connection, sub: str, twin_id: UUID, after: int, limit: int, most: int
+) -> tuple[list[Record], int | None]:
+    """Return up to `limit` events behind `after` of the consents that name this person, oldest first.
+
+    At most `most` events are looked at; returns also the last of these, or None where none is left.
+    """
+    sql = """
+        SELECT e.*, w.until
+        FROM (SELECT (
+            SELECT o.seq FROM consent_events o WHERE o.twin_id = $1 AND o.seq > $3
+            ORDER BY o.seq OFFSET $5::bigint - 1 LIMIT 1
+        ) AS until) w
+        LEFT JOIN LATERAL (
+            SELECT e.seq, e.event, e.hash FROM consent_events e
+            WHERE e.twin_id = $1 AND e.seq > $3 AND (w.until IS NULL OR e.seq <= w.until) AND EXISTS (
+                SELECT FROM ledger_consents c
+                WHERE c.twin_id = $1 AND c.id = (e.event::json->>'consent_id')::uuid AND c.principal = $2
+                  AND NOT c.is_forgotten
+            )
+            ORDER BY e.seq LIMIT $4
+        ) e ON true
+        ORDER BY e.seq
+    """
+    rows = await connection.fetch(sql, twin_id, sub, after, limit, most)
+    return [row for row in rows if row["seq"] is not None], rows[0]["until"]
+
+
 async def select_events_of_many(connection: Connection, twin_ids: Sequence[UUID], limit: int) -> list[str]:
     """Return up to `limit` events of these twins, in order of their ids."""
     sql = "SELECT event FROM consent_events WHERE twin_id = ANY($1) ORDER BY twin_id, seq LIMIT $2"

@@ -1,17 +1,15 @@
 """The replay: what the events of a ledger say of consents, states, withdrawals, stops and locks."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from shared.stores.postgres import Record
+from twins.assurance import TOKEN
 from twins.ledger.chain import YIELD_EVERY, YIELD_FOR, seal, timestamp
-from twins.ledger.outcome import Act, DifferenceError, Ending, Lock, State, terms_of
-
-Event = dict[str, Any]
+from twins.ledger.events import Event, act_of, check_giver, check_replaced, line_salt, record_of
+from twins.ledger.outcome import DifferenceError, Ending, Lock, State, terms_of
 
 PSEUDONYM = "erased:"  # of a person who was erased while the twin had one salt
 
@@ -41,6 +39,8 @@ class Replay:
     locks: dict[UUID, Lock] = field(default_factory=dict)
     standing: set[UUID] = field(default_factory=set)
     stops: dict[int, Ending] = field(default_factory=dict)
+    token_since: int = 0
+    """The first event with a listed account's own yes (0: none)."""
 
     def learn(self, salt: Record | None, purposes: Iterable[str]) -> None:
         """Learn the names that HMACs under the twin's own salt may stand for."""
@@ -80,6 +80,9 @@ class Replay:
             self._give(event, records, own)
         elif kind == "erased":
             self.is_erased = True
+        elif kind == "replaced":
+            if not self.was_erased:
+                check_replaced(event, records)
         elif kind in ("refused", "opened") and edition == 2:  # noqa: PLR2004 - the second edition knows locks
             if not self.was_erased:
                 purposes = self._purposes(event, own, self.names)
@@ -87,30 +90,43 @@ class Replay:
         elif kind != "withdrawn":
             raise ValueError
         elif not self.was_erased:
-            self._withdraw(event, _record(event, records))
+            self._withdraw(event, record_of(event, records))
 
     def _give(self, event: Event, records: Mapping[UUID, Record], own: bytes | None) -> None:
         self.given += 1
         if self.was_erased:
             self.unverifiable += 1
             return
-        seq, record = event["seq"], _record(event, records)
+        seq, record = event["seq"], record_of(event, records)
         held = record["renews"] and str(record["renews"]), record["seq"], timestamp(record["given_at"])
         if held != (event.get("renews"), seq, event["at"]) or not self._continues(event, record):
             raise DifferenceError(seq, "record differs")
         if not record["notice_holds"]:
             raise DifferenceError(seq, "notice differs")
-        salt = own if event["v"] == 1 else _line_salt(record, seq)
-        if salt is None or (event["v"] == 1 and record["principal"].startswith(PSEUDONYM)):
+        salt = own if event["v"] == 1 else line_salt(record, seq)
+        if salt is None or (event["v"] == 1 and str(record["principal"]).startswith(PSEUDONYM)):
             self.unverifiable += 1
         elif seal(salt, terms_of(record)) != event["terms"]:
             raise DifferenceError(seq, "terms differ")
-        if not _act(event, salt).is_of(record["actor"], record["client"]):
-            raise DifferenceError(seq, "record differs")
+        check_giver(event, record, salt)
+        self.token_since = self.token_since or (seq if record["assurance"] == TOKEN else 0)
+        if event["type"] == "renewed":
+            self._drop(event, record, salt)
         for purpose in record["purposes"]:
             if any(self.locks[lock_id].covers(purpose) for lock_id in self.standing):
                 raise DifferenceError(seq, "given under a refusal")
             self.states[purpose] = State(seq, record["id"], record["lineage"], seq)
+
+    def _drop(self, event: Event, record: Record, salt: bytes | None) -> None:
+        """End the purposes that a renewal leaves out."""
+        line = record["lineage"]
+        if self.is_vague or line in self.vague_lines:
+            return
+        for purpose in set(record["line_purposes"]) - set(record["purposes"]):
+            state = self.states.get(purpose)
+            if state and state.consent_id == record["renews"] and state.no is None:
+                state.no, state.since = "withdrawn", event["seq"]
+                self._end(line, purpose, event, None, salt)
 
     def _continues(self, event: Event, record: Record) -> bool:
         """Return whether a consent begins a line of renewals, or goes on with that of the consent which it renews."""
@@ -123,7 +139,7 @@ class Replay:
         seq, by, line, purposes = event["seq"], None, record["lineage"], record["line_purposes"]
         salt = None
         if event["v"] != 1:
-            by, salt = event["by"], _line_salt(record, seq)
+            by, salt = event["by"], line_salt(record, seq)
             names = {seal(salt, purpose): purpose for purpose in purposes} if salt else {}
             named = self._purposes(event, salt, names)
             if "lock_id" in event:
@@ -141,7 +157,7 @@ class Replay:
     def _end(self, line: UUID, purpose: str, event: Event, by: str | None, salt: bytes | None) -> None:
         # The same no again is no event, and may have noted an end before.
         is_exact = "lock_id" not in event or not (self.stops or purpose in self.refused)
-        known = (event["at"], by, _act(event, salt)) if is_exact else (None, None, None)
+        known = (event["at"], by, act_of(event, salt)) if is_exact else (None, None, None)
         self.endings.setdefault((line, purpose), Ending(event["seq"], *known))
 
     def _purposes(self, event: Event, salt: bytes | None, names: Mapping[str, str]) -> list[str] | None:
@@ -191,26 +207,3 @@ class Replay:
             lock.exceptions.update(purposes)
         else:
             lock.purposes.difference_update(purposes)
-
-
-def consents_of(events: Iterable[Event]) -> Iterator[UUID]:
-    """Yield the consents that events name."""
-    for event in events:
-        with suppress(ValueError, TypeError, KeyError, AttributeError):
-            yield UUID(event["consent_id"])
-
-
-def _record(event: Event, records: Mapping[UUID, Record]) -> Record:
-    record = records.get(UUID(event["consent_id"]))
-    if record is None or record["line_purposes"] is None:
-        raise DifferenceError(event["seq"], "consent is missing")
-    return record
-
-
-def _act(event: Event, salt: bytes | None) -> Act:
-    return Act(event["actor"], event.get("client"), salt)
-
-
-def _line_salt(record: Record, seq: int) -> bytes | None:
-    salt: bytes | None = record["salt"]
-    return salt if salt and record["since_seq"] <= seq else None

@@ -16,7 +16,10 @@ router = api_router("/twins/{twin_id}/ledger", "ledger")
 
 @router.get("", response_model=LedgerPage, responses=headers(200, "Link"))
 async def get_ledger(twin_id: TwinId, user: User, ctx: Ctx, pages: Paging) -> Response:
-    """List the events of a twin's ledger, oldest first."""
+    """List the events of a twin's ledger, oldest first.
+
+    A person that the twin names sees the events of the consents in their name, with their numbers and hashes.
+    """
     return pages.answer(await service.find(ctx, user, twin_id, pages))
 
 

@@ -8,7 +8,7 @@ from opentelemetry import metrics
 from shared.auth import CurrentUser
 from shared.http.paging import Pages
 from shared.logging import bind
-from shared.stores.postgres import Connection
+from shared.stores.postgres import Connection, Record
 from twins.context import Context
 from twins.ledger import queries, verification
 from twins.ledger.models import LedgerEntry, LedgerPage, Verification
@@ -17,6 +17,9 @@ from twins.parent import no_twin
 logger = logging.getLogger(__name__)
 
 _transitions = metrics.get_meter("twins").create_counter("twins.consents", description="Consent events by transition.")
+
+_SCANNED = 1000
+"""The most events that one page of a person's looks at."""
 
 heads, events_of_many = queries.select_heads, queries.select_events_of_many
 
@@ -34,14 +37,22 @@ async def exists(connection: Connection, owner: str, twin_id: UUID) -> bool:
 
 
 async def find(ctx: Context, user: CurrentUser, twin_id: UUID, pages: Pages) -> LedgerPage:
-    """Return a page of a twin's ledger, oldest first; raises `NotFound`."""
+    """Return a page of a twin's ledger, oldest first; to a person that it names, of their own consents' events.
+
+    Raises `NotFound`, or `NoOwner` where the token could name an owner, and does not.
+    """
     pages = pages.within("ledger", twin_id)
-    after = pages.start(int) or 0
+    after, until = pages.start(int) or 0, None
+    rows: list[Record] = []
     async with ctx.postgres.connection() as connection:
-        if not await exists(connection, user.owner, twin_id):
+        if user.owns is not None and await exists(connection, user.owns, twin_id):
+            rows = await queries.select_events(connection, twin_id, after, pages.fetch)
+        elif await queries.is_named(connection, user.sub, twin_id):
+            asked = user.sub, twin_id, after, pages.fetch, _SCANNED
+            rows, until = await queries.select_events_naming(connection, *asked)
+        elif user.owner:
             raise no_twin()
-        rows = await queries.select_events(connection, twin_id, after, pages.fetch)
-    return pages.page(LedgerPage, [LedgerEntry.of(row) for row in rows], lambda entry: entry.seq)
+    return pages.page(LedgerPage, [LedgerEntry.of(row) for row in rows], lambda entry: entry.seq, until)
 
 
 async def verify(ctx: Context, user: CurrentUser, twin_id: UUID) -> Verification:

@@ -1,4 +1,4 @@
-"""The verification of a ledger: its chain, and its replay against what is stored; in chunks, and without a lock.
+"""The verification of a ledger: its chain, and its replay against what is stored; in chunks, without a lock.
 
 No connection is kept between chunks, and nothing is read in one snapshot: each page of what is stored comes with the
 head of that moment, up to which the events are replayed before the two are compared.
@@ -12,10 +12,12 @@ from uuid import UUID
 
 from shared.lane import Lane
 from shared.stores.postgres import Connection, Postgres, Record
+from twins.assurance import TOKEN
 from twins.ledger import queries
 from twins.ledger.chain import Flaw, Verifier
+from twins.ledger.events import consents_of
 from twins.ledger.outcome import DifferenceError
-from twins.ledger.replay import Replay, consents_of
+from twins.ledger.replay import Replay
 
 _CHUNK = 200
 """The number of rows to fetch, and so to decode in the event loop, at a time."""
@@ -24,7 +26,7 @@ REQUESTED = Lane("verification", threads=1, within=2.0)  # for one chunk
 
 
 class TooLongError(Exception):
-    """The ledger is not verified within the time that it was given."""
+    """The ledger is not verified in time."""
 
 
 class Result(NamedTuple):
@@ -121,14 +123,13 @@ class _Run:
         self.replay = Replay(was_erased=False)
 
     async def result(self) -> Result:
-        flaw = None
         try:
-            await self._verify()
+            flaw = await self._verify()
         except DifferenceError as error:
             flaw = error.flaw
         return Result(self._chain.seq, self._chain.head, flaw, self.replay.unverifiable)
 
-    async def _verify(self) -> None:
+    async def _verify(self) -> Flaw | None:
         async with self._postgres.connection() as connection:
             head = await queries.select_whole_head(connection, self._twin_id)
         replay = self.replay = Replay(was_erased=head["is_erased"])
@@ -138,13 +139,11 @@ class _Run:
         if replay.is_erased != head["is_erased"]:
             raise DifferenceError(head["seq"], "the twin is not erased" if replay.is_erased else "the twin is erased")
         if replay.is_erased:
-            return
+            return None
         flaws = _of_the_twin(replay, head)
         for kind in _KINDS:
             flaws += await self._compare(kind)
-        if flaws:
-            first = min(flaws, key=lambda flaw: flaw.seq)
-            raise DifferenceError(first.seq, first.reason)
+        return min(flaws, key=lambda flaw: flaw.seq, default=None)
 
     async def _follow(self, seq: int, head: bytes) -> None:
         """Replay the events up to a head."""
@@ -204,8 +203,7 @@ class _Run:
             after = tuple(rows[-1][name] for name in kind.key)
         # What an event has made since may stand on a page that was read before.
         unseen = [item for key, item in expected.items() if key not in seen and not kind.may_miss(item)]
-        missing = (item.since for item in unseen if item.since <= since)
-        return flaws + [Flaw(seq, f"{kind.name} is missing") for seq in missing]
+        return flaws + [Flaw(item.since, f"{kind.name} is missing") for item in unseen if item.since <= since]
 
 
 def _of_the_twin(replay: Replay, head: Record) -> list[Flaw]:
@@ -215,6 +213,7 @@ def _of_the_twin(replay: Replay, head: Record) -> list[Flaw]:
         flaws.append(Flaw(head["seq"], "a consent without an event"))
     if head["stop_seq"] != max(replay.stops, default=None):
         flaws.append(Flaw(max(replay.stops, default=head["seq"]), "the last stop differs"))
-    if replay.locks and not head["spoken"]:
-        flaws.append(Flaw(min(lock.since for lock in replay.locks.values()), "whether a person has spoken differs"))
+    if head["spoken"] < (TOKEN if replay.token_since else bool(replay.locks)):
+        since = min([lock.since for lock in replay.locks.values()] or [replay.token_since])
+        flaws.append(Flaw(since, "whether a person has spoken differs"))
     return flaws

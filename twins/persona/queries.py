@@ -5,39 +5,43 @@ from datetime import datetime
 from uuid import UUID
 
 from shared.stores.postgres import Connection, Record, affected
+from twins import gate
 
 
-async def select_head(connection: Connection, owner: str, twin_id: UUID) -> Record | None:
+async def select_head(connection: Connection, owner: str, twin_id: UUID, lowest: int) -> Record | None:
     """Return the number of a twin's latest persona version (0: none yet), and the gate's reason."""
-    sql = """
-        SELECT t.persona_version, reason_of(t.is_unconfirmed, t.stop_seq, d.seq, d.ended, d.standing) AS reason
-        FROM live_twins t LEFT JOIN LATERAL (
-            SELECT * FROM decisions WHERE twin_id = $2 AND purpose = (SELECT 'general') LIMIT 1
-        ) d ON true
+    sql = f"""
+        SELECT t.persona_version, {gate.general("$3")} AS reason
+        FROM live_twins t {gate.state("$2", "(SELECT 'general')")}
         WHERE t.id = $2 AND t.owner = $1
-    """
-    return await connection.fetchrow(sql, owner, twin_id)
+    """  # noqa: S608 - constants
+    return await connection.fetchrow(sql, owner, twin_id, lowest)
 
 
 async def select_version(
-    connection: Connection, owner: str | None, twin_id: UUID, version: int | None, *, any_owner: bool = False
+    connection: Connection,
+    owner: str | None,
+    twin_id: UUID,
+    version: int | None,
+    lowest: int,
+    recipient: str = "",
+    *,
+    any_owner: bool = False,
 ) -> Record | None:
     """Return a twin of this owner, or of any, with one version of its persona, the latest where `version` is None.
 
     `document_id` is null where there is no such version; `sha256` also for versions from before the digests.
+    `recipient` is the key of the caller, whom a consent has to cover where the twin is not theirs.
     """
-    sql = """
-        SELECT t.twin_name, t.use_case, t.tone, t.persona_version,
-               reason_of(t.is_unconfirmed, t.stop_seq, d.seq, d.ended, d.standing) AS reason,
+    reason = gate.general("$5", "CASE WHEN t.owner IS DISTINCT FROM $1 THEN $6 END")
+    sql = f"""
+        SELECT t.twin_name, t.use_case, t.tone, t.persona_version, {reason} AS reason,
                v.version, v.document_id, v.sha256, v.created_at
-        FROM live_twins t
-        LEFT JOIN LATERAL (
-            SELECT * FROM decisions WHERE twin_id = $2 AND purpose = (SELECT 'general') LIMIT 1
-        ) d ON true
+        FROM live_twins t {gate.state("$2", "(SELECT 'general')")}
         LEFT JOIN persona_versions v ON v.twin_id = t.id AND v.version = coalesce($3, t.persona_version)
         WHERE t.id = $2 AND (t.owner = $1 OR $4)
-    """
-    return await connection.fetchrow(sql, owner, twin_id, version, any_owner)
+    """  # noqa: S608 - constants
+    return await connection.fetchrow(sql, owner, twin_id, version, any_owner, lowest, recipient)
 
 
 async def insert_version(

@@ -17,6 +17,7 @@ from shared.lane import Lane
 from shared.stores.postgres import Connection, Record
 from twins.context import Context
 from twins.decision.problems import ConsentRequired
+from twins.limits import key_of_account
 from twins.locking import lock
 from twins.parent import no_twin
 from twins.persona import documents, prompt, queries
@@ -73,7 +74,7 @@ async def put(
         persona.check_read_only(head if latest == head["persona_version"] else {})
 
     async with ctx.postgres.connection() as connection:
-        head = _allowed(await queries.select_version(connection, user.owner, twin_id, None))
+        head = _allowed(await queries.select_version(connection, user.owner, twin_id, None, ctx.lowest))
     check(head["persona_version"])
     return await _write(ctx, user, twin_id, persona, check)
 
@@ -129,7 +130,7 @@ async def history(ctx: Context, user: CurrentUser, twin_id: UUID, pages: Pages) 
     before = pages.start(int)
     async with ctx.postgres.connection() as connection:
         rows = await queries.select_versions(connection, user.owner, twin_id, before, pages.fetch)
-        if not rows and await queries.select_head(connection, user.owner, twin_id) is None:
+        if not rows and await queries.select_head(connection, user.owner, twin_id, ctx.lowest) is None:
             raise no_twin()
     return pages.page(VersionPage, [VersionEntry.of(row) for row in rows], lambda entry: entry.version)
 
@@ -159,7 +160,8 @@ def _allowed(row: Record | None) -> Record:
 async def _version(ctx: Context, user: CurrentUser, twin_id: UUID, version: int | None, scope: str = "") -> Record:
     owner = user.owns if scope in user.scopes else user.owner  # with this scope, any twin
     async with ctx.postgres.connection() as connection:
-        row = await queries.select_version(connection, owner, twin_id, version, any_owner=scope in user.scopes)
+        asked = twin_id, version, ctx.lowest, key_of_account(user.sub)
+        row = await queries.select_version(connection, owner, *asked, any_owner=scope in user.scopes)
     if row is None:
         raise no_twin()
     if row["document_id"] is None:
@@ -201,7 +203,7 @@ async def _candidate(
     async def make_version(connection: Connection) -> PersonaVersion:
         # Under the lock, so that a withdrawal is either before this version, or after it.
         await lock(connection, user.owner, twin_id)
-        check(_allowed(await queries.select_head(connection, user.owner, twin_id))["persona_version"])
+        check(_allowed(await queries.select_head(connection, user.owner, twin_id, ctx.lowest))["persona_version"])
         most = ctx.settings.account_versions, ctx.settings.account_bytes
         made = await queries.insert_version(connection, twin_id, *stored, *most)
         if made is None:

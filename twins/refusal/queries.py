@@ -57,11 +57,22 @@ async def select_locks(
     *,
     is_operator: bool,
 ) -> list[Record]:
-    """Return up to `limit` standing locks younger than `after`: to the owner and operators all, else one's own."""
+    """Return up to `limit` standing locks younger than `after`: to the owner and operators all, else one's own.
+
+    Of one's own there is one at the most, and it is found by its opener: others may have many on the twin.
+    """
     sql = f"""
-        SELECT {_REFUSAL} FROM standing_locks l JOIN live_twins t ON t.id = l.twin_id
-        WHERE l.twin_id = $3 AND l.id > coalesce($4, {_FIRST}) AND (t.owner = $1 OR $6 OR l.opener = $2)
-        ORDER BY l.id LIMIT $5
+        SELECT f.* FROM live_twins t CROSS JOIN LATERAL (
+            SELECT {_REFUSAL} FROM standing_locks l WHERE l.twin_id = t.id AND l.id > coalesce($4, {_FIRST})
+            ORDER BY l.id LIMIT $5
+        ) f
+        WHERE t.id = $3 AND (t.owner = $1 OR $6)
+        UNION ALL
+        SELECT {_REFUSAL} FROM locks k
+        JOIN live_twins t ON t.id = k.twin_id
+        JOIN standing_locks l ON l.twin_id = k.twin_id AND l.id = k.id AND l.opener = $2
+        WHERE k.twin_id = $3 AND k.opener_kind = 'account' AND k.opener = $2 AND k.opened_at IS NULL
+          AND k.id > coalesce($4, {_FIRST}) AND (t.owner = $1 OR $6) IS NOT TRUE
     """  # noqa: S608 - constants of this file
     return await connection.fetch(sql, owner, sub, twin_id, after, limit, is_operator)
 

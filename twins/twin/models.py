@@ -1,6 +1,8 @@
 """Twins in requests and answers."""
 
-from typing import Annotated, Any, NamedTuple
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, Self, override
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
@@ -8,6 +10,7 @@ from pydantic import ConfigDict, Field
 from shared.http.fields import Input, Output, Timestamp, each_once
 from shared.http.paging import Page
 from shared.http.text import Name, Phrase
+from twins.external import ExternalId
 from twins.parties import Party, Principal
 
 _ALEX: dict[str, Any] = {"twin_name": "Alex", "use_case": "customer support", "tone": "professional", "consent": True}
@@ -16,6 +19,7 @@ _STORED = {
     "id": "019ab3f2-7d55-7c0e-9a3e-0d5b8f6c1a2b",
     **_ALEX,
     "principals": [],
+    "external_ids": [{"type": "elevenlabs-voice", "id": "21m00T"}],
     "created_at": _NOW,
     "updated_at": _NOW,
 }
@@ -32,6 +36,17 @@ Principals = Annotated[
 ]
 
 
+ExternalIds = Annotated[
+    list[ExternalId],
+    each_once("an id"),
+    Field(
+        max_length=20,
+        json_schema_extra={"uniqueItems": True},
+        description="What others call the twin. An id of another twin of yours moves here, until a person has spoken.",
+    ),
+]
+
+
 class Filters(NamedTuple):
     """The filters of a list of twins; None filters nothing."""
 
@@ -39,6 +54,7 @@ class Filters(NamedTuple):
     use_case: str | None
     tone: str | None
     consent: bool | None
+    external_id: ExternalId | None = None
 
 
 class TwinCreate(Input):
@@ -51,6 +67,7 @@ class TwinCreate(Input):
     tone: Annotated[Phrase, Field(description="The twin's way of speaking.")]
     consent: Annotated[bool, Field(description="Whether the person that the twin speaks for agrees.")]
     principals: Principals = Field(default_factory=list)
+    external_ids: ExternalIds = Field(default_factory=list)
 
 
 class TwinPatch(Input):
@@ -64,6 +81,7 @@ class TwinPatch(Input):
     tone: Phrase = Field(default_factory=str)
     consent: bool = Field(default_factory=bool)
     principals: Principals = Field(default_factory=list)
+    external_ids: ExternalIds = Field(default_factory=list)
 
 
 class Twin(Output):
@@ -77,8 +95,14 @@ class Twin(Output):
     tone: str
     consent: Annotated[bool, Field(description="Whether the twin may be used now.")]
     principals: list[Party]
+    external_ids: list[ExternalId]
     created_at: Timestamp
     updated_at: Timestamp
+
+    @classmethod
+    @override
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        return super().of({**row, "external_ids": json.loads(row["external_ids"] or "[]")})
 
 
 class TwinPage(Page):

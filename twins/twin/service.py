@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from hashlib import sha256
 from uuid import UUID
 
 from shared.auth import CurrentUser
@@ -12,15 +13,17 @@ from shared.http.paging import Pages
 from shared.http.problems import NotFound, Problem, ValidationFailed
 from shared.logging import bind, conclude
 from shared.stores.postgres import Connection, Priority, Record, constraint_of
-from twins.consent import service as consent
+from twins.consent import acts
 from twins.context import Context
 from twins.erasure import service as erasure
+from twins.external import ExternalId
 from twins.journal import service as journal
 from twins.locking import lock
 from twins.parent import address, no_twin
-from twins.quotas import no_room_for_twins
+from twins.quotas import QuotaExceeded, no_room_for_twins
 from twins.twin import queries
 from twins.twin.models import Filters, Twin, TwinCreate, TwinPage, TwinPatch
+from twins.twin.problems import ExternalIdKept
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,10 @@ _INDEXED = re.compile(r"\w{3}")
 
 
 def _tag(row: Record) -> str:
-    return etag(row["version"], "live" if row["consent"] else "off")
+    parts = [row["version"], "live" if row["consent"] else "off"]
+    if row["external_ids"]:  # one that moves to another twin changes no row of this one
+        parts.append(sha256(row["external_ids"].encode()).hexdigest()[:16])
+    return etag(*parts)
 
 
 async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key | None) -> Answer:
@@ -46,9 +52,11 @@ async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key |
         twin_id = await queries.insert_twin(connection, user.owner, *texts, principals, most)
         if twin_id is None:
             raise no_room_for_twins(most)
+        if wanted.external_ids:  # before the yes, which is then one to a twin with these ids
+            await _attach(ctx, connection, user, twin_id, wanted.external_ids)
         if wanted.consent:
-            await consent.grant_first(ctx, connection, user, twin_id)
-        row = await _select(connection, user, twin_id)
+            await acts.grant_first(ctx, connection, user, twin_id)
+        row = await _select(ctx, connection, user, twin_id)
         return _answer(Twin.of(row), _tag(row))
 
     async def read(made: str) -> Answer:
@@ -70,7 +78,7 @@ async def create(ctx: Context, user: CurrentUser, wanted: TwinCreate, key: Key |
 async def get(ctx: Context, user: CurrentUser, twin_id: UUID) -> tuple[Twin, str]:
     """Return a twin and its entity tag; raises `NotFound`."""
     async with ctx.postgres.connection() as connection:
-        row = await _select(connection, user, twin_id)
+        row = await _select(ctx, connection, user, twin_id)
     return Twin.of(row), _tag(row)
 
 
@@ -83,10 +91,15 @@ async def find(ctx: Context, user: CurrentUser, filters: Filters, pages: Pages) 
     pages = pages.within("twins", filters)
     before = pages.start(UUID)
     async with ctx.postgres.connection() as connection:
-        rows, until = await queries.select_twins(connection, user.owner, before, pages.fetch, filters, _SCANNED)
+        if filters.external_id is not None:
+            digest = _digest(ctx, user, filters.external_id)
+            rows = await queries.select_twins_called(connection, user.owner, ctx.lowest, filters, digest, 1)
+            return pages.page(TwinPage, [Twin.of(row) for row in rows], lambda twin: str(twin.id))
+        asked = user.owner, ctx.lowest, filters, _SCANNED
+        rows, until = await queries.select_twins(connection, *asked, before, pages.fetch)
         left = pages.fetch - len(rows)
         if until is not None and left and filters.q is not None and _INDEXED.search(filters.q):
-            named = await queries.select_twins_named(connection, user.owner, until, left, filters, _SCANNED)
+            named = await queries.select_twins_named(connection, *asked, until, left)
             if named is not None:
                 rows, until = [*rows, *named], None
     end = None if until is None else str(until)
@@ -96,24 +109,25 @@ async def find(ctx: Context, user: CurrentUser, filters: Filters, pages: Pages) 
 async def patch(
     ctx: Context, user: CurrentUser, twin_id: UUID, change: TwinPatch, preconditions: Preconditions
 ) -> tuple[Twin, str]:
-    """Change members of a twin; raises `NotFound` or `PreconditionFailed`."""
+    """Change members of a twin; raises `NotFound`, `PreconditionFailed` or `ExternalIdKept`."""
     wanted = change.model_dump(exclude_unset=True)
     if "principals" in wanted:
         wanted["principals"] = _accounts(ctx, wanted["principals"])
     is_no = wanted.get("consent") is False
     async with ctx.postgres.transaction(Priority.HIGH if is_no else Priority.COMMON) as connection:
         await lock(connection, user.owner, twin_id)
-        row = await _select(connection, user, twin_id)
+        row = await _select(ctx, connection, user, twin_id)
         preconditions.check(_tag(row))
+        is_changed = "external_ids" in wanted and await _attach(ctx, connection, user, twin_id, change.external_ids)
         if wanted.get("consent") is True:
-            await consent.grant_general(ctx, connection, user, twin_id)
+            await acts.grant_general(ctx, connection, user, twin_id)
         elif is_no:
-            await consent.withdraw_general(connection, user, twin_id)
+            await acts.withdraw_general(ctx, connection, user, twin_id)
         current = {name: row[name] for name in ("twin_name", "use_case", "tone", "principals")}
         changed = {name: wanted.get(name, value) for name, value in current.items()}
-        if changed != current:
+        if changed != current or is_changed:
             await queries.update_twin(connection, twin_id, **changed)
-        row = await _select(connection, user, twin_id)
+        row = await _select(ctx, connection, user, twin_id)
     if "consent" in wanted:
         await journal.attempt(ctx, twin_id)
     return Twin.of(row), _tag(row)
@@ -133,18 +147,39 @@ async def delete(ctx: Context, user: CurrentUser, twin_id: UUID, preconditions: 
             if erasure_id is None:
                 raise
             return erasure_id
-        preconditions.check(_tag(await _select(connection, user, twin_id)))
+        preconditions.check(_tag(await _select(ctx, connection, user, twin_id)))
         erasure_id = await erasure.begin(ctx, connection, user, twin_id)
     await journal.attempt(ctx, twin_id)
     return erasure_id
 
 
-async def erase(_: Connection, __: Sequence[UUID]) -> dict[str, int]:
-    """Remove nothing: these twins lost their personal data when they disappeared."""
-    return {}
-
-
+erase = queries.erase
 remaining = queries.remaining
+
+
+async def _attach(
+    ctx: Context, connection: Connection, user: CurrentUser, twin_id: UUID, external_ids: Sequence[ExternalId]
+) -> bool:
+    """Make these the external ids of a twin, and return whether that changes them.
+
+    Raises `ExternalIdKept` or `QuotaExceeded`.
+    """
+    digests = [_digest(ctx, user, external) for external in external_ids]
+    row = await queries.attach_ids(connection, twin_id, user.owner, digests, external_ids)
+    match row["problem"]:
+        case None:
+            return bool(row["is_changed"])
+        case "kept":
+            detail = "A person has spoken on another twin of yours that has this id, or had it when it was erased."
+            raise ExternalIdKept(detail, pointer=f"#/external_ids/{row['place'] - 1}")
+        case "too_many":
+            raise QuotaExceeded("Once a person has spoken, a twin may have had 1,000 external ids; this is beyond.")
+        case _:
+            raise no_twin()
+
+
+def _digest(ctx: Context, user: CurrentUser, external: ExternalId) -> bytes:
+    return ctx.external_digest(user.owner, external.type, external.id)
 
 
 def _accounts(ctx: Context, named: Sequence[str]) -> list[str]:
@@ -159,8 +194,8 @@ def _answer(twin: Twin, tag: str) -> Answer:
     return Answer(twin.id, str(twin.id), twin.model_dump_json(), {"Location": address(twin.id), "ETag": tag})
 
 
-async def _select(connection: Connection, user: CurrentUser, twin_id: UUID) -> Record:
-    row = await queries.select_twin(connection, user.owner, twin_id)
+async def _select(ctx: Context, connection: Connection, user: CurrentUser, twin_id: UUID) -> Record:
+    row = await queries.select_twin(connection, user.owner, twin_id, ctx.lowest)
     if row is None:
         raise no_twin()
     return row

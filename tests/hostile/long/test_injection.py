@@ -14,7 +14,8 @@ import pytest
 from devstack.process import LOCALHOST
 from shared.http.text import is_line
 from tests.hostile.operations import Operation, id_in, operations, possessions, state
-from tests.support.app import Client, id_of, is_problem, make_twin, token
+from tests.support.app import ALEX, Client, id_of, is_problem, make_twin, token
+from tests.support.consent import NOTICE
 from tests.support.erasure import finish
 from tests.support.serving import Service, serving
 from twins.context import Context
@@ -63,7 +64,8 @@ def lists(environment: dict[str, str]) -> list[Operation]:
 
 def in_query(operation: Operation) -> dict[str, str]:
     """Return the types of an operation's parameters in the query, by their names."""
-    return {it["name"]: it["schema"]["type"] for it in operation.parameters if it["in"] == "query"}
+    # What has a name of its own is a text of a list.
+    return {it["name"]: it["schema"].get("type", "string") for it in operation.parameters if it["in"] == "query"}
 
 
 def assert_harmless(answer: httpx.Response) -> None:
@@ -74,12 +76,12 @@ def assert_harmless(answer: httpx.Response) -> None:
 
 
 def is_in(sent: Any, got: Any) -> bool:
-    """Tell whether everything that was sent is in what came back; newlines are stored as U+000A."""
+    """Tell whether everything that was sent is in what came back; newlines are stored as U+000A, but for notices."""
     if isinstance(sent, dict):
         return all(name in got and is_in(value, got[name]) for name, value in sent.items())
     if isinstance(sent, list):
         return len(sent) == len(got) and all(map(is_in, sent, got))
-    return bool(got == (sent.replace("\r\n", "\n") if isinstance(sent, str) else sent))
+    return bool(got == sent or (isinstance(sent, str) and got == sent.replace("\r\n", "\n")))
 
 
 # --- Bodies --------------------------------------------------------------------------------------
@@ -90,7 +92,7 @@ async def test_a_whole_body_is_accepted_so_what_is_refused_below_is_refused_for_
 ) -> None:
     for operation in writes:
         ids = await possessions(alice, refused=False)
-        if operation.path.endswith("/withdraw"):
+        if operation.path.endswith(("/withdraw", "/renew")):
             continue  # its purposes have to be those of the consent
         answer = await alice.send(operation.request(alice, ids, operation.whole_for(ids)))
         assert answer.is_success, (operation, answer.text)
@@ -112,6 +114,8 @@ async def test_text_comes_back_as_it_was_sent_or_is_refused_and_changes_nothing(
             if not answer.is_success:
                 refused.append((operation, body))
                 continue
+            if operation.path.endswith("/decisions"):
+                continue  # nothing of a question is kept, and its answer has other members
             place = answer.headers.get("content-location") or answer.headers.get("location") or answer.request.url
             read = await alice.get(place)
             assert_harmless(read)
@@ -187,7 +191,9 @@ async def test_a_query_is_compared_and_never_run(alice: Client, injection: str) 
             answer = await alice.send(operation.request(alice, ids, query={name: injection}))
             assert_harmless(answer)
             if answer.is_success:
-                assert answer.json() == {"items": [], "next_cursor": None}, (operation, name)
+                # A list, or an answer of the gate.
+                found = answer.json()
+                assert found == {"items": [], "next_cursor": None} or found["decision"] is False, (operation, name)
             else:
                 assert is_problem(answer, 422, "validation-failed"), (operation, name)
             tried += 1
@@ -304,7 +310,20 @@ async def two_of_each(client: Client, context: Context) -> dict[str, str]:
     for headers in ({}, {"Authorization": f"Bearer {token(second)}"}):
         refused = await client.post(f"{twin}/refusals", json={"purposes": ["refused"]}, headers=headers)
         assert refused.status_code == 201
+    await leave_records(client, account["sub"], context)
     return ids | {"refusal_id": id_in(refused)} | ({"erasure_id": str(id_of(left))} if left else {})
+
+
+async def leave_records(client: Client, account: str, context: Context) -> None:
+    """Leave two records with an account, of consents to a twin that another owner has erased."""
+    owner = {"Authorization": f"Bearer {token(f'owner of {account}')}"}
+    body = ALEX | {"consent": False, "principals": [account]}
+    made = await client.post("/api/v1/twins", json=body, headers=owner)
+    for purpose in ("voice", "face"):
+        given = {"purposes": [purpose], "notice": NOTICE}
+        assert (await client.post(f"{made.headers['location']}/consents", json=given)).status_code == 201
+    erased = await client.delete(made.headers["location"], headers=owner)
+    await finish(context, erased.headers["location"])
 
 
 async def cursor_of(client: Client, operation: Operation, ids: dict[str, str], **query: str) -> str:
@@ -371,16 +390,31 @@ async def test_a_cursor_opens_the_list_that_gave_it_and_no_other(
             await assert_refused(alice, given, her_second, cursor)
 
 
+PAIRS = {"external_type": "external_id", "external_id": "external_type", "principal_issuer": "principal"}
+"""Filters that need another one."""
+
+
+def value_of(schema: dict[str, Any]) -> str:
+    """Return a value that a filter takes."""
+    if "enum" in schema:
+        return str(schema["enum"][0])
+    if "Assurance" in str(schema):
+        return "token"
+    if schema.get("format") == "date-time":
+        return "2099-01-01T00:00:00Z"
+    return "true" if "boolean" in schema.get("type", ()) else "secret"
+
+
 async def test_a_cursor_goes_on_with_its_own_filters_alone(
     alice: Client, lists: list[Operation], context: Context
 ) -> None:
     ids = await two_of_each(alice, context)
-    values = {"string": "secret", "boolean": "true"}
     for operation in lists:
         cursor = await cursor_of(alice, operation, ids)
-        for name, kind in in_query(operation).items():
-            if name not in {"limit", "cursor"}:
-                await assert_refused(alice, operation, ids, cursor, **{name: values[kind]})
+        values = {it["name"]: value_of(it["schema"]) for it in operation.parameters if it["in"] == "query"}
+        for name in values.keys() - {"limit", "cursor"}:
+            given = {both: values[both] for both in (name, PAIRS.get(name, name))}
+            await assert_refused(alice, operation, ids, cursor, **given)
 
     (twins,) = (it for it in lists if it.path == "/api/v1/twins")
     filters: list[dict[str, str]] = [

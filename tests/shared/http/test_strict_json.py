@@ -86,7 +86,7 @@ def test_what_is_not_i_json_is_refused(content: bytes) -> None:
 
 def test_a_refusal_says_why() -> None:
     for content, reason in (
-        (b'"\xff"', "The body is not UTF-8."),
+        (b'"\xff"', "The body is not UTF-8 (byte 2)."),
         (b"\xef\xbb\xbf{}", "The body begins with a byte order mark; leave it out."),
         (b'{\n"a": x}', "The body is not JSON (line 2, column 6)."),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "The body is more than 32 levels deep."),
@@ -95,7 +95,11 @@ def test_a_refusal_says_why() -> None:
         (b"9" * 4000, "A number in the body is too large."),
         (b"1e400", "A number in the body is too large."),
         (b"-Infinity", "A number in the body is infinite or none, which is not JSON."),
-        (rb'"\ud800"', "The body has a lone surrogate."),
+        (rb'"\ud800"', "The body has a lone surrogate, U+D800 (line 1, column 2)."),
+        (
+            b'{"a": "\\ud83d\\udeb2 \\\\ud800",\n"b": "\\uDC00"}',
+            "The body has a lone surrogate, U+DC00 (line 2, column 7).",
+        ),
         (b'{"a": 1, "a": 2}', "An object in the body has a name twice."),
     ):
         with pytest.raises(JSONError) as refused:

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from typing import Annotated
 
 import jsonschema_rs
 import pytest
@@ -9,15 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from shared.http.text import LINE, PROSE, Name, Phrase, Prose, is_line, normalise
+from shared.http.text import LINE, PROSE, Name, Phrase, Prose, Text, is_line, normalise
+from shared.http.validation import from_validation
 
 NAME: TypeAdapter[str] = TypeAdapter(Name)
 PHRASE: TypeAdapter[str] = TypeAdapter(Phrase)
 PROSE_ADAPTER: TypeAdapter[str] = TypeAdapter(Prose)
+EXACT: TypeAdapter[str] = TypeAdapter(Annotated[str, Text(10_000, PROSE, verbatim=True)])
 
 # Mostly what the patterns are about, so that few examples reach every class of them.
 odd = st.sampled_from(
-    "\0\t\n\r\x1b\x7f\x80\x9f\u2028\u2029\u202a\u202e\u2066\u2069 \xa0\u1680\u2003\u3000"
+    "\0\t\n\r\x1b\x7f\x80\x9f\u2028\u2029\u202a\u202e\u2066\u2068\u2069\u2069 \xa0\u1680\u2003\u3000"
     "\xad\u034f\u200b\u200d\u200f\u2060\ufe0f\ufeff\ufff9\ufdd0\uffff\u3164\u2800e\u0301A\u030aßİ🚲가"
 )
 # What NFC takes apart: a nukta, a dagesh, a pair of marks, a note of three parts.
@@ -40,6 +43,14 @@ def accepted(adapter: TypeAdapter[str], value: str) -> bool:
     return True
 
 
+def closes_its_isolates(value: str) -> bool:
+    """Tell it in another way than the code: what is left without the innermost pairs, again and again."""
+    left = re.sub("[^\u2066-\u2069]", "", value)
+    while left != (left := re.sub("[\u2066-\u2068]\u2069", "", left)):
+        pass
+    return left == ""
+
+
 def unseen_as(replacement: str, value: str) -> str:
     return re.sub(f"[{UNSEEN}]", replacement, value)
 
@@ -49,7 +60,9 @@ def unseen_as(replacement: str, value: str) -> str:
 def test_pydantic_and_json_schema_agree(adapter: TypeAdapter[str], value: str) -> None:
     schema = jsonschema_rs.validator_for(adapter.json_schema())
 
-    assert accepted(adapter, value) == schema.is_valid(unseen_as("\u200b", value))
+    # The schema cannot say that isolates close.
+    is_valid = schema.is_valid(unseen_as("\u200b", value)) and closes_its_isolates(value)
+    assert accepted(adapter, value) == is_valid
     assert schema.is_valid(value) == schema.is_valid(unseen_as("x", value))
 
 
@@ -98,6 +111,51 @@ def test_a_name_is_stripped_and_composed(given: str, kept: str) -> None:
 
 def test_every_end_of_line_becomes_one_newline() -> None:
     assert PROSE_ADAPTER.validate_python("a\r\nb\rc\nd\r\n\r\n\re\n") == "a\nb\nc\nd\n\n\ne"
+
+
+REFUSED_IN_PROSE = {
+    "a\0b": "has U+0000 (a control character) at line 1, column 2, which is not allowed",
+    "\x85": "has U+0085 (a control character) at line 1, column 1, which is not allowed",
+    "a\r\nb\nc\r\U0001f6b2\u202eb": "has U+202E (RIGHT-TO-LEFT OVERRIDE) at line 4, column 2, which is not allowed",
+    "a\n\n\u202ab\u202c": "has U+202A (LEFT-TO-RIGHT EMBEDDING) at line 3, column 1, which is not allowed",
+    "a\u2028b": "has U+2028 (LINE SEPARATOR) at line 1, column 2, which is not allowed",
+    "a\u2029b": "has U+2029 (PARAGRAPH SEPARATOR) at line 1, column 2, which is not allowed",
+    "a\n\u2067b\u2068c\u2069": (
+        "has U+2067 (RIGHT-TO-LEFT ISOLATE) at line 2, column 1, an isolate that does not close"
+    ),
+    "\u2068b\u2069\u2069": "has U+2069 (POP DIRECTIONAL ISOLATE) at line 1, column 4, which closes no isolate",
+    "\u2069\u2068b": "has U+2069 (POP DIRECTIONAL ISOLATE) at line 1, column 1, which closes no isolate",
+    "a\nb\u0f73" + "\u0301" * 5 + "c" + "\u0f73\u0301" * 16: (
+        "has more than 30 combining marks in a row, from line 2, column 9"
+    ),
+    "\u2068\u2069\u200b": "has characters that are not allowed here, or none that can be seen",
+}
+
+
+@pytest.mark.parametrize(("value", "detail"), REFUSED_IN_PROSE.items(), ids=map(ascii, REFUSED_IN_PROSE))
+def test_a_long_text_is_refused_by_the_character_and_its_place(value: str, detail: str) -> None:
+    with pytest.raises(ValidationError) as refused:
+        PROSE_ADAPTER.validate_python(value)
+    (error,) = from_validation(refused.value).members["errors"]
+    assert error["detail"] == detail
+
+
+def test_an_isolate_that_closes_is_fine_in_prose_and_not_in_a_line() -> None:
+    for value in ("\u2068Alex\u2069 agrees", "\u2067a\u2066b\u2069\n\u2069"):
+        assert PROSE_ADAPTER.validate_python(value) == value
+        assert not accepted(NAME, value)
+
+
+@pytest.mark.parametrize(
+    "value", ["a\r\nb\rc\n", " a\t", "Zoe\u0308", "\u212b", "\ufb2c", "\u2068\u202fZoe\u2069 "], ids=ascii
+)
+def test_an_exact_text_is_what_was_sent(value: str) -> None:
+    assert EXACT.validate_python(value) == value
+
+
+@given(text)
+def test_an_exact_text_is_refused_where_prose_is(value: str) -> None:
+    assert accepted(EXACT, value) == accepted(PROSE_ADAPTER, value)
 
 
 @pytest.mark.parametrize("value", [1, True, None, b"Alex", ["Alex"], {}])

@@ -1,0 +1,22 @@
+"""External ids: what others call a twin, such as a voice at its vendor. They prove nothing about who owns it."""
+
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, StringConstraints
+
+from shared.http.fields import Input
+from shared.http.text import Text
+
+ExternalType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._\-]{0,62}$")]
+ExternalName = Annotated[str, Text(255, verbatim=True)]
+
+
+class ExternalId(Input):
+    """What somebody else calls a twin. Compared as it was sent: `Ab` and `ab` are two ids."""
+
+    model_config = ConfigDict(
+        frozen=True, json_schema_extra={"examples": [{"type": "elevenlabs-voice", "id": "21m00T"}]}
+    )
+
+    type: Annotated[ExternalType, Field(description="Whose id it is, and of what, such as `elevenlabs-voice`.")]
+    id: Annotated[ExternalName, Field(description="The id there.")]
