@@ -34,9 +34,8 @@ FIRST_DEPLOYMENT = {
 }
 """Stand-ins for the variables of the parameter files. A later deployment may set none of them."""
 
-# Without a place, names stay expressions.
 PLACE = ["--subscription-id", "00000000-0000-0000-0000-000000000000", "--resource-group", "twins"]
-PLACE += ["--location", "westeurope", "--deployment-name", "twins"]
+PLACE += ["--location", "westeurope", "--deployment-name", "twins"]  # without a place, names stay expressions
 
 
 def main() -> int:

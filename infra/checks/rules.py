@@ -103,8 +103,7 @@ POSTGRES_PARAMETERS = {
 }
 """Patterns of PostgreSQL's own parameters."""
 
-PREVIEWS = {"Microsoft.Insights/diagnosticSettings": "2021-05-01-preview"}
-"""Preview versions of the API, used on purpose: there is no newer version."""
+PREVIEWS = {"Microsoft.Insights/diagnosticSettings": "2021-05-01-preview"}  # on purpose: there is no newer version
 
 HOST_SETTINGS = {
     "AzureWebJobsStorage__accountName",
@@ -136,19 +135,11 @@ ROLES = {
 }
 """The roles of the site, each on one resource of this type."""
 
-USER_CONNECTIONS = {
-    "Standard_B1ms": 35,
-    "Standard_B2s": 414,
-    "Standard_D2ds_v5": 844,
-    "Standard_D4ds_v5": 1703,
-}
+USER_CONNECTIONS = {"Standard_B1ms": 35, "Standard_B2s": 414, "Standard_D2ds_v5": 844, "Standard_D4ds_v5": 1703}
 """The connections that PostgreSQL leaves to users, by size, from the service's documentation."""
 
-PGBOUNCER_CLIENTS = 5000
-"""The default of `pgbouncer.max_client_conn`."""
-
-OTHER_CONNECTIONS = 5
-"""Reserved for a migration and for people."""
+PGBOUNCER_CLIENTS = 5000  # the default of `pgbouncer.max_client_conn`
+OTHER_CONNECTIONS = 5  # reserved for a migration and for people
 
 _REFERENCE = re.compile(r"@Microsoft\.KeyVault\(VaultName=[^;]+;SecretName=([a-z-]+)\)")
 _PASSWORD = re.compile(r"://[^/@:]*:[^/@]+@|(?i:AccountKey=|SharedAccessSignature=|password=)")
@@ -236,8 +227,7 @@ def flex_consumption(deployment: Deployment) -> Problems:
         if always.get("http", 0) < 1:
             yield "no instance is always ready"
         # Without the parameter there is no strategy: not every region has this preview.
-        strategy = site.get("properties.functionAppConfig.siteUpdateStrategy")
-        if strategy not in (None, {"type": "RollingUpdate"}):
+        if site.get("properties.functionAppConfig.siteUpdateStrategy") not in (None, {"type": "RollingUpdate"}):
             yield "a deployment ends requests that are under way"
 
 
@@ -267,17 +257,13 @@ def secrets_are_references(deployment: Deployment) -> Problems:
             yield f"{name} refers to {reference[1]}, which the vault does not have"
         if not reference and _PASSWORD.search(value):
             yield f"{name} holds a password or key"
-        if not reference and _is_secret(name) and name not in HARMLESS:
+        field = Settings.model_fields.get(name.lower())
+        if not reference and field and "SecretStr" in str(field.annotation) and name not in HARMLESS:
             yield f"{name} is a secret and no Key Vault reference"
     for site in deployment.of(SITE):
         identities = site.get("identity.userAssignedIdentities") or {}
         if site.get("properties.keyVaultReferenceIdentity") not in identities:
             yield "keyVaultReferenceIdentity is not the site's identity: no reference can be read"
-
-
-def _is_secret(setting: str) -> bool:
-    field = Settings.model_fields.get(setting.lower())
-    return field is not None and "SecretStr" in str(field.annotation)
 
 
 def roles_are_the_least(deployment: Deployment) -> Problems:
@@ -375,10 +361,8 @@ def logs_are_kept(deployment: Deployment) -> Problems:
 
 
 def _postgres_parameters(deployment: Deployment) -> dict[str, str]:
-    return {
-        parameter.name: parameter.get("properties.value")
-        for parameter in deployment.of("Microsoft.DBforPostgreSQL/flexibleServers/configurations")
-    }
+    found = deployment.of(f"{POSTGRES}/configurations")
+    return {parameter.name: parameter.get("properties.value") for parameter in found}
 
 
 RULES: tuple[Rule, ...] = (
