@@ -4,7 +4,7 @@ The gate reads two rows as before: the state copies the limits and the assurance
 but for consents that this schema has seen once: their events say how they came.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib import import_module
 from types import ModuleType
 
@@ -12,6 +12,7 @@ from alembic import op
 from sqlalchemy import Connection
 
 from migrations.instances import refuse_to_run_beside
+from migrations.rewriting import back, rewrite
 
 revision = "20261129_11"
 down_revision = "20261128_9"
@@ -664,18 +665,7 @@ def _before(connection: Connection) -> None:
     for change in seven._CHANGES:  # noqa: SLF001 - its SQL
         if change.function.startswith(("append_event(", "give_consent(")):
             seven._change(connection, change, back=False)  # noqa: SLF001
-    _change(connection, "give_consent", ten._CHANGED["give_consent"])  # noqa: SLF001 - its SQL
-
-
-def _change(connection: Connection, name: str, parts: Mapping[str, str]) -> None:
-    """Make a function anew with other parts of its text."""
-    sql = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname = $1"
-    text: str = connection.exec_driver_sql(sql, (name,)).scalar_one()
-    for old, new in parts.items():
-        if text.count(old) != 1:
-            raise RuntimeError(f"{name} is not as this revision expects it: {old!r}")
-        text = text.replace(old, new)
-    connection.exec_driver_sql(text)
+    rewrite(connection, "give_consent", ten._CHANGED["give_consent"])  # noqa: SLF001 - its SQL
 
 
 def upgrade() -> None:
@@ -684,7 +674,7 @@ def upgrade() -> None:
     for statement in (*_TABLES, *_READ):
         connection.exec_driver_sql(statement)
     for name, parts in _CHANGED.items():
-        _change(connection, name, parts)
+        rewrite(connection, name, parts)
     connection.exec_driver_sql("DROP FUNCTION give_consent, append_event")
     for statement in (_APPEND_EVENT, _GIVE_CONSENT, _IS_NARROWER, *_PRIVILEGES):
         connection.exec_driver_sql(statement)
@@ -721,7 +711,7 @@ def downgrade() -> None:
     if stands:
         raise SystemExit(f"The schema before {revision} cannot express: {'; '.join(stands)}.")
     for name, parts in _CHANGED.items():
-        _change(connection, name, {new: old for old, new in parts.items()})
+        rewrite(connection, name, back(parts))
     for statement in _DOWN:
         connection.exec_driver_sql(statement)
     _before(connection)

@@ -9,6 +9,7 @@ from alembic import op
 from sqlalchemy import Connection
 
 from migrations.instances import refuse_to_run_beside
+from migrations.rewriting import back, rewritten
 
 revision = "20261129_12"
 down_revision = "20261129_11"
@@ -35,12 +36,8 @@ _FUNCTION = """
 def _change(connection: Connection, parts: Mapping[str, str]) -> None:
     """Make `give_consent` anew with other parts of its text, each of which stands there once."""
     function, text = connection.exec_driver_sql(_FUNCTION).one()
-    for before, after in parts.items():
-        if text.count(before) != 1:
-            raise RuntimeError(f"{function} is not as this revision expects it: {before!r}")
-        text = text.replace(before, after)
     connection.exec_driver_sql(f"DROP FUNCTION {function}")
-    connection.exec_driver_sql(text)
+    connection.exec_driver_sql(rewritten(function, text, parts))
     connection.exec_driver_sql("REVOKE ALL ON FUNCTION give_consent FROM PUBLIC")
     connection.exec_driver_sql("GRANT EXECUTE ON FUNCTION give_consent TO twins_serving")
 
@@ -55,5 +52,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     connection = op.get_bind()
     refuse_to_run_beside(connection)
-    _change(connection, {after: before for before, after in _PARTS.items()})
+    _change(connection, back(_PARTS))
     connection.exec_driver_sql("ALTER TABLE consents DROP COLUMN controller")

@@ -10,6 +10,7 @@ from alembic import op
 from sqlalchemy import Connection
 
 from migrations.instances import refuse_to_run_beside
+from migrations.rewriting import back, rewrite, rewritten
 
 revision = "20261129_13"
 down_revision = "20261129_12"
@@ -489,11 +490,7 @@ def _change_views(connection: Connection) -> None:
     for name, parts in _VIEWS.items():
         sql = "SELECT pg_get_viewdef($1::text::regclass, true)"
         text: str = connection.exec_driver_sql(sql, (name,)).scalar_one()
-        for old, new in parts.items():
-            if text.count(old) != 1:
-                raise RuntimeError(f"{name} is not as this revision expects it: {old!r} in {text}")
-            text = text.replace(old, new)
-        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {text}")
+        connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {rewritten(name, text, parts)}")
 
 
 def _views_before(connection: Connection) -> None:
@@ -505,25 +502,13 @@ def _views_before(connection: Connection) -> None:
     connection.exec_driver_sql("GRANT SELECT ON decisions, ledger_states TO twins_serving")
 
 
-def _change(connection: Connection, *, back: bool) -> None:
-    """Make functions anew with other parts of their text, or with those from before."""
-    sql = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND proname = $1"
-    for name, parts in _CHANGED.items():
-        text: str = connection.exec_driver_sql(sql, (name,)).scalar_one()
-        for before, after in parts.items():
-            old, new = (after, before) if back else (before, after)
-            if text.count(old) != 1:
-                raise RuntimeError(f"{name} is not as this revision expects it: {old!r}")
-            text = text.replace(old, new)
-        connection.exec_driver_sql(text)
-
-
 def upgrade() -> None:
     connection = op.get_bind()
     refuse_to_run_beside(connection)
     for statement in (*_TABLES, *_WRITE, *_PRIVILEGES):
         connection.exec_driver_sql(statement)
-    _change(connection, back=False)
+    for name, parts in _CHANGED.items():
+        rewrite(connection, name, parts)
     _change_views(connection)
 
 
@@ -533,7 +518,8 @@ def downgrade() -> None:
     stands = [f"{number} {what}" for what, number in connection.exec_driver_sql(_CANNOT_SAY) if number]
     if stands:
         raise SystemExit(f"The schema before {revision} cannot express: {'; '.join(stands)}.")
-    _change(connection, back=True)
+    for name, parts in _CHANGED.items():
+        rewrite(connection, name, back(parts))
     _views_before(connection)
     connection.exec_driver_sql("ALTER TABLE consent_states DROP COLUMN said_seq")
     for statement in _DOWN:
