@@ -2,12 +2,12 @@
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, StringConstraints
+from pydantic import ConfigDict, Field
 
 from shared.http.fields import Input
 from shared.http.text import Text
+from twins.limits import Token
 
-ExternalType = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9._\-]{0,62}$")]
 ExternalName = Annotated[str, Text(255, verbatim=True)]
 
 
@@ -18,5 +18,5 @@ class ExternalId(Input):
         frozen=True, json_schema_extra={"examples": [{"type": "elevenlabs-voice", "id": "21m00T"}]}
     )
 
-    type: Annotated[ExternalType, Field(description="Whose id it is, and of what, such as `elevenlabs-voice`.")]
+    type: Annotated[Token, Field(description="Whose id it is, and of what, such as `elevenlabs-voice`.")]
     id: Annotated[ExternalName, Field(description="The id there.")]

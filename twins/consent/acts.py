@@ -63,9 +63,7 @@ async def give(
 async def _checked(ctx: Context, connection: Connection, user: CurrentUser, twin_id: UUID, terms: Terms) -> Terms:
     """Return the terms, without a guardian who has erased their account since; raises as `give`."""
     most, size = ctx.settings.account_consents, ctx.settings.account_bytes
-    notice: str | None = terms.notice.text
-    if notice is not None and len(notice.encode()) <= SHORT:
-        notice = None
+    notice = terms.notice.text if len(terms.notice.text.encode()) > SHORT else None
     guardian = None if terms.guardian is None else ctx.account_digest(terms.guardian)
     caller = user.owns, user.sub
     row = await queries.select_room(connection, *caller, twin_id, notice, terms.size, most, size, guardian)

@@ -18,7 +18,8 @@ from twins.bounds import NO, kind_of_patch
 from twins.consent.problems import ConsentActive, PersonMustConsent
 from twins.context import Ctx
 from twins.erasure import models as erasure
-from twins.external import ExternalId, ExternalName, ExternalType
+from twins.external import ExternalId, ExternalName
+from twins.limits import Token
 from twins.parent import TwinId
 from twins.quotas import QuotaExceeded
 from twins.twin import service
@@ -33,7 +34,7 @@ async def _filters(
     use_case: Annotated[Phrase | None, Query(description="Only twins with exactly this use case.")] = None,
     tone: Annotated[Phrase | None, Query(description="Only twins with exactly this tone.")] = None,
     consent: Annotated[Flag | None, Query(description="Only twins that may, or may not, be used now.")] = None,
-    external_type: Annotated[ExternalType | None, Query(description="Only the twin with this `external_id`.")] = None,
+    external_type: Annotated[Token | None, Query(description="Only the twin with this `external_id`.")] = None,
     external_id: Annotated[ExternalName | None, Query(description="An id of this `external_type`.")] = None,
 ) -> Filters:
     external = None
