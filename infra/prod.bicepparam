@@ -18,7 +18,7 @@ param alwaysReadyInstances = 2
 param maximumInstances = 100
 param requestsPerInstance = 32
 param rollingUpdates = bool(readEnvironmentVariable('TWINS_ROLLING_UPDATES', 'false'))
-param postgresPoolMax = 10
+param postgresPoolMax = 14
 
 param jwtAudience = readEnvironmentVariable('TWINS_JWT_AUDIENCE', 'twins')
 param jwtIssuer = readEnvironmentVariable('TWINS_JWT_ISSUER', '')

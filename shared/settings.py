@@ -54,7 +54,7 @@ class Settings(BaseModel):
     postgres_auth: Literal["dsn", "entra"] = "dsn"
     """`entra`: the password of each new connection is a Microsoft Entra token."""
     postgres_pool_min: int = Field(0, ge=0)
-    postgres_pool_max: int = Field(10, ge=1)
+    postgres_pool_max: int = Field(14, ge=1)
     postgres_pool_reserved: int = Field(4, ge=0)
     """How many of these connections common work may never hold: half of them are for the most urgent work alone."""
     postgres_pool_idle: float = Field(60, gt=0)

@@ -47,6 +47,7 @@ def test_five_settings_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.jwt_require_exp
     assert settings.log_names
     assert settings.postgres_pool_min == 0
+    assert (settings.postgres_pool_max, settings.postgres_pool_reserved) == (14, 4)
 
 
 def test_every_missing_setting_is_named_at_once() -> None:

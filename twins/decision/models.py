@@ -164,3 +164,9 @@ class Decisions(Output):
     """The answers, in the order of the questions."""
 
     items: list[GateAnswer]
+
+
+class PlainDecisions(Output):
+    """The same where no question is about an external id: to tell the kinds apart took as long as to write them."""
+
+    items: list[BatchDecision]

@@ -25,6 +25,7 @@ from twins.decision.models import (
     Decisions,
     ExternalDecision,
     ExternalQuestion,
+    PlainDecisions,
     Question,
     Questions,
 )
@@ -54,7 +55,7 @@ async def prepare(ctx: Context) -> None:
         await queries.select_decision(connection, None, "", UUID(int=0), Asked(GENERAL, ""), any_owner=False)
 
 
-async def decide_many(ctx: Context, user: CurrentUser, questions: Questions) -> Decisions:
+async def decide_many(ctx: Context, user: CurrentUser, questions: Questions) -> Decisions | PlainDecisions:
     """Answer each question as of one moment; an unknown twin is `not_found`. Raises `ValidationFailed`."""
     items, any_owner = questions.items, DECIDE in user.scopes
     twin_ids = [item.twin_id if isinstance(item, Question) else None for item in items]
@@ -74,6 +75,8 @@ async def decide_many(ctx: Context, user: CurrentUser, questions: Questions) -> 
     answers = [_answer(purpose, recipients[place], rows.get(place, missing)) for place, purpose in enumerate(purposes)]
     for reason, times in Counter(answer["reason"] for answer in answers).items():
         _decisions.add(times, {"reason": reason})
+    if not any(isinstance(item, ExternalQuestion) for item in items):
+        return PlainDecisions.model_validate({"items": answers})
     return Decisions(
         items=[
             ExternalDecision(**answer, twin_id=rows[place]["twin_id"] if place in rows else None)
