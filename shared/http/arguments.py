@@ -100,7 +100,7 @@ def make_plan(dependant: Dependant) -> Plan:
     headers = dependant.header_params
     sources: tuple[tuple[str, _Read | None, list[Any]], ...] = (
         ("path", attrgetter("path_params"), dependant.path_params),
-        ("query", _query, dependant.query_params),
+        ("query", lambda request: request.scope["query"], dependant.query_params),
         ("header", partial(_lines, headers), headers),
         ("body", None, dependant.body_params),
     )
@@ -186,20 +186,18 @@ async def _depend(plan: Plan, request: Request, errors: list[Any], solved: Solve
         if yields(override):
             raise TypeError(f"The override of `{plan.call.__name__}` yields; return the value")
         plan = replace(make_plan(get_dependant(path="", call=override)), call=plan.call)
-    before = len(errors)
-    arguments = await solve(plan, request, {}, errors, solved)
-    if len(errors) > before:
-        return
+    if plan.sources or plan.dependencies:
+        before = len(errors)
+        arguments = await solve(plan, request, {}, errors, solved)
+        if len(errors) > before:
+            return
+    else:
+        arguments = {} if plan.request is None else {plan.request: request}
     if override is None:
         solved[plan.call] = await plan.call(**arguments)
     else:  # of a test, which may be a plain function
         value = override(**arguments)
         solved[plan.call] = await value if inspect.isawaitable(value) else value
-
-
-def _query(request: Request) -> dict[str, str]:
-    found: dict[str, str] = request.scope["query"]
-    return found
 
 
 def _lines(fields: list[Any], request: Request) -> dict[str, str]:

@@ -155,16 +155,13 @@ async def head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None
 
 
 def _headers(message: Message, request_id: str) -> list[tuple[bytes, bytes]]:
-    found = dict(_SECURITY_HEADERS)
-    set_before = set()
+    given: dict[bytes, bytes] = {}
     for name, value in message.get("headers", ()):
         key = name.lower()
         clean = value if value.isascii() else value.decode("latin-1").encode("ascii", "replace")
         # RFC 9110 §5.3 lets list-based fields be combined; no answer sets a cookie.
-        found[key] = found[key] + b", " + clean if key in set_before else clean
-        set_before.add(key)
-    found[b"x-request-id"] = request_id.encode()
-    return list(found.items())
+        given[key] = given[key] + b", " + clean if key in given else clean
+    return [*{**_SECURITY_HEADERS, **given, b"x-request-id": request_id.encode()}.items()]
 
 
 def _where(error: BaseException) -> dict[str, str]:

@@ -18,6 +18,7 @@ from twins.decision.models import (
     LACKS,
     NOTHING,
     PLAIN,
+    Answer,
     AnyQuestion,
     Attributes,
     BatchDecision,
@@ -76,7 +77,7 @@ async def decide_many(ctx: Context, user: CurrentUser, questions: Questions) -> 
     for reason, times in Counter(answer["reason"] for answer in answers).items():
         _decisions.add(times, {"reason": reason})
     if not any(isinstance(item, ExternalQuestion) for item in items):
-        return PlainDecisions.model_validate({"items": answers})
+        return PlainDecisions.model_construct(items=answers)
     return Decisions(
         items=[
             ExternalDecision(**answer, twin_id=rows[place]["twin_id"] if place in rows else None)
@@ -119,7 +120,7 @@ def _asked(ctx: Context, user: CurrentUser, purpose: str, attributes: Attributes
     return Asked(purpose, recipient, lowest, name is not None, modality, territory, principal)
 
 
-def _answer(purpose: str, recipient: Asker, row: Record | dict[str, Any]) -> dict[str, Any]:
+def _answer(purpose: str, recipient: Asker, row: Record | dict[str, Any]) -> Answer:
     reason, rank = row["reason"], row["assurance"]
     return {
         "decision": reason == "granted",
