@@ -24,7 +24,7 @@ from devstack.local import ROOT
 from twins.scopes import DECIDE
 
 APPS = ("ours", "hand-written", "silent", "usual", "limit", "function host", "stock adapter")
-GROWN = ("gate", "get", "list, first page", "list, deep page")
+GROWN = ("gate", "gate, all attributes", "get", "list, first page", "list, deep page")
 LIBRARIES = "import fastapi, asyncpg, motor.motor_asyncio, jose.jwt, azure.functions"
 PACKAGES = ("fastapi", "starlette", "pydantic", "uvicorn", "asyncpg", "motor", "python-jose", "sqlalchemy")
 CONNECTIONS = 16
@@ -107,7 +107,7 @@ def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
         say("The gate, while a ledger is verified …")
         found["ledger"] = _ledger(plan, apps["ours"], work)
         say("The gate of a twin with many consents …")
-        found["consents"] = _consents(plan, apps["ours"], work)
+        found["consents"], found["consents, all attributes"] = _consents(plan, apps["ours"], work)
         say("A no on a consent that has been renewed often …")
         found["renewals"] = renewals.run(apps["ours"], plan.renewals)
         say("The gate by tokens of a secret and of an identity provider …")
@@ -207,21 +207,25 @@ def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
     return {"events": plan.events, "idle": idle, "verifying": verifying, "verification_s": times}
 
 
-def _consents(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
+def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:
+    """Ask the gate about a twin with one consent and one with many, by purpose alone and with all attributes."""
     few, many = data.some_twins(app.database.owner_dsn, data.owner(1), 2)
     data.add_consents(app.database.owner_dsn, many, data.owner(1))
 
-    def gate(twin_id: UUID, *purposes: str) -> list[bytes]:
+    def gate(twin_id: UUID, attributes: str, *purposes: str) -> tuple[App, list[bytes]]:
         path = f"{workloads.TWINS}/{twin_id}/decision?purpose="
-        return [work.request("GET", path + purpose, data.owner(1)) for purpose in purposes]
+        return app, [work.request("GET", path + purpose + attributes, data.owner(1)) for purpose in purposes]
 
     some = [f"purpose-{number}" for number in range(2, data.MANY, 20)]
-    return rounds(
-        plan.rounds,
-        plan.seconds,
-        {"1": (app, gate(few, "general")), str(data.MANY): (app, gate(many, *some))},
-        FEW_CONNECTIONS,
-    )
+    return [
+        rounds(
+            plan.rounds,
+            plan.seconds,
+            {"1": gate(few, attributes, "general"), str(data.MANY): gate(many, attributes, *some)},
+            FEW_CONNECTIONS,
+        )
+        for attributes in ("", workloads.ATTRIBUTES)
+    ]
 
 
 def _tokens(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:

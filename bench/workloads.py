@@ -17,6 +17,11 @@ WRITTEN = ("create", "patch", "persona put")
 ALL = (*READ, *WRITTEN, "mixed 90/10")
 
 TWINS, DECISIONS = "/api/v1/twins", "/api/v1/decisions"
+ATTRIBUTES = (
+    "&recipient_type=organization&recipient_id=acme&recipient_issuer=lei&modality=voice&territory=DE"
+    "&min_assurance=recorded&principal=somebody"
+)
+"""All that a question to the gate may name beside the purpose."""
 ALEX = {"twin_name": "Alex", "use_case": "customer support", "tone": "professional", "consent": True}
 PERSONA = {
     "summary": "Alex helps customers of a bicycle shop.",
@@ -81,6 +86,9 @@ class Workloads:
         match name:
             case "gate":
                 found = [request("GET", f"{TWINS}/{twin}/decision?purpose=general", owner) for owner, twin in twins]
+            case "gate, all attributes":  # of ours alone: no peer knows them
+                path = f"decision?purpose=general{ATTRIBUTES}"
+                found = [request("GET", f"{TWINS}/{twin}/{path}", owner) for owner, twin in twins]
             case "get":
                 found = [request("GET", f"{TWINS}/{twin}", owner) for owner, twin in twins]
             case "list, first page":

@@ -112,6 +112,20 @@ def test_growth_compares_the_deep_page_of_many_with_the_first_of_few(found: dict
     assert "| 1,000,000 | Index Scan twins_pkey |" in report.page(found)
 
 
+def test_the_gate_with_all_attributes_is_compared_with_itself(found: dict[str, Any]) -> None:
+    few, many = rounds(100, 100, 100), rounds(80, 80, 80)
+    found["plan"]["sizes"] = [1000, 1_000_000]
+    found["consents, all attributes"] = {"1": few, "10000": many}
+    found["growth"] = {
+        "plans": {},
+        **{name: {"1000": few, "1000000": few} for name in ("gate", "list, first page", "list, deep page")},
+        "gate, all attributes": {"1000": few, "1000000": many},
+    }
+    for target in ("at 1,000,000 twins / at 1,000", "of a twin with 10,000 consents / with 1"):
+        assert by_name(found)[f"time of the gate with all attributes {target}"].found == 1.25
+    assert "of a twin with 10,000 consents, all attributes" in report.page(found)
+
+
 def test_a_change_that_was_tried_is_a_line(found: dict[str, Any]) -> None:
     outcome = {"before": rounds(100, 100), "after": rounds(200, 200)}
     tried = [{"change": "Less", "kept": True, "workloads": {"gate": outcome, "get": outcome}}]
