@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from bench import data, issuer, profiler, renewals, workloads
+from bench import data, issuer, neighbour, profiler, renewals, workloads
 from bench.load import Outcome
 from bench.stack import App, Database, Stack, server_cpu
 from bench.workloads import Workloads
 from devstack.local import ROOT
+from devstack.process import LOCALHOST
 from twins.scopes import DECIDE
 
 APPS = ("ours", "hand-written", "silent", "usual", "limit", "function host", "stock adapter")
@@ -108,6 +109,8 @@ def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
         found["ledger"] = _ledger(plan, apps["ours"], work)
         say("The gate of a twin with many consents …")
         found["consents"], found["consents, all attributes"] = _consents(plan, apps["ours"], work)
+        say("The gate, while another account does its worst …")
+        found["neighbour"] = _neighbour(plan, database, work)
         say("A no on a consent that has been renewed often …")
         found["renewals"] = renewals.run(apps["ours"], plan.renewals)
         say("The gate by tokens of a secret and of an identity provider …")
@@ -207,6 +210,19 @@ def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
     return {"events": plan.events, "idle": idle, "verifying": verifying, "verification_s": times}
 
 
+def _neighbour(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
+    bounded = {name: value for name, value in database.environment.items() if name != "ACCOUNT_REQUESTS"}
+    with App("ours", replace(database, environment=bounded)) as app:
+        gate = work.of(app, "gate")
+        idle = [_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)) for _ in range(plan.rounds)]
+        loud = f"http://{LOCALHOST}:{app.port}", database.token(neighbour.LOUD)
+        acts = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
+        with neighbour.beside(*loud, acts) as worst:
+            beside = [_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)) for _ in range(plan.rounds)]
+    answers = {kind: {str(status): count for status, count in seen.items()} for kind, seen in worst.answers.items()}
+    return {"idle": idle, "beside": beside, "answers": answers}
+
+
 def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:
     """Ask the gate about a twin with one consent and one with many, by purpose alone and with all attributes."""
     few, many = data.some_twins(app.database.owner_dsn, data.owner(1), 2)
@@ -229,17 +245,20 @@ def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:
 
 
 def _tokens(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
-    """Load the gate with tokens of both kinds, of the same scope, once they are verified."""
+    """Load the gate with tokens of both kinds, once they are verified, of services that ask about others' twins.
+
+    In many short rounds: the difference is smaller than what two rounds of one kind differ by.
+    """
     with issuer.published() as published:
         table = {"AUTH_ISSUERS": published.table}
         with App("ours", replace(database, environment=database.environment | table)) as app:
             loads = {
-                "HS256": (app, work.gate_by(lambda name: database.token(name, DECIDE))),
+                "HS256": (app, work.gate_by(lambda name: database.token(f"service of {name}", DECIDE))),
                 "RS256": (app, work.gate_by(lambda name: published.token(name, DECIDE))),
             }
             for _, requests in loads.values():
                 app.run(requests, 1, CONNECTIONS)
-            return rounds(plan.rounds, plan.seconds, loads)
+            return rounds(6 * plan.rounds, 1, loads)
 
 
 def _telemetry(plan: Plan, database: Database, off: App, work: Workloads) -> dict[str, Any]:

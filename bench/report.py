@@ -110,6 +110,18 @@ def targets(found: dict[str, Any]) -> list[Target]:
             at_most=True,
         ),
         *(
+            [
+                Target(
+                    "p99 of the gate beside one account's worst / idle",
+                    2.0,
+                    median(one["p99_ms"] for one in near["beside"]) / median(one["p99_ms"] for one in near["idle"]),
+                    at_most=True,
+                )
+            ]
+            if (near := found.get("neighbour"))
+            else []
+        ),
+        *(
             [Target("gate: tokens of RS256 / of HS256, once verified", 0.98, ratio(*_by_token(found)))]
             if "tokens" in found
             else []
@@ -260,6 +272,11 @@ def _ledger(found: dict[str, Any]) -> Iterable[str]:
         *(
             (f"of a twin with {int(count):,} consents, all attributes", outcomes)
             for count, outcomes in found.get("consents, all attributes", {}).items()
+        ),
+        *(
+            (f"beside one account's worst, {name}", outcomes)
+            for name, outcomes in found.get("neighbour", {}).items()
+            if name != "answers"
         ),
         *((f"by tokens of {name}", outcomes) for name, outcomes in found.get("tokens", {}).items()),
     ]

@@ -2,8 +2,9 @@
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from shared.http.problems import Unavailable
 
@@ -18,7 +19,21 @@ class Lane:
 
     def __init__(self, name: str, *, threads: int, within: float) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self._turns = asyncio.Semaphore(threads)
         self._within = within
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Let in as many at once as there are threads, for work that reads much; raises `Unavailable`."""
+        try:
+            async with asyncio.timeout(self._within):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise _too_much() from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     async def run[**P, T](self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `work` returns; raises `Unavailable` after the deadline.
@@ -30,4 +45,8 @@ class Lane:
             async with asyncio.timeout(self._within):
                 return await future
         except TimeoutError:
-            raise Unavailable("There is too much of this work at the moment.") from None
+            raise _too_much() from None
+
+
+def _too_much() -> Unavailable:
+    return Unavailable("There is too much of this work at the moment.")

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from bench import neighbour
+from tests.resilience.harness.app import SETTINGS
 from tests.resilience.harness.limits import ANSWERED_HUNG, LOAD_SECONDS, LONG, PAUSE, POOL_MAX, eventually
 from tests.resilience.harness.load import creators, load
 from tests.resilience.harness.scenario import scenario
@@ -58,6 +60,31 @@ async def test_a_thousand_requests_at_once_share_ten_connections(stores: Stores)
         assert tally.outcomes["503"] < CROWD / 2
         assert await s.sessions() <= POOL_MAX
         await clients.create_all("crowd", keys)
+
+
+async def test_one_accounts_worst_costs_another_no_answer_of_the_gate(stores: Stores) -> None:
+    bounds = {name: str(Settings.model_fields[name.lower()].default) for name in SETTINGS if name.startswith("ACCOUNT")}
+    async with scenario("one account's worst beside another's gate", stores, environment=bounds) as s:
+        gate = f"/api/v1/twins/{await s.clients.create('quiet', 'before')}/decision"
+        loud = s.apps[0].url, token(neighbour.LOUD)
+        acts = await asyncio.to_thread(neighbour.prepare, *loud, stores.postgres.owner_dsn, 1000)
+
+        async def p99() -> float:
+            times, until = [], time.monotonic() + 4 * LOAD_SECONDS
+            while time.monotonic() < until:
+                asked_at = time.perf_counter()
+                answer = await s.clients.send("GET", gate, "quiet")
+                times.append(time.perf_counter() - asked_at)
+                assert answer is not None
+                assert answer.status_code == 200
+            return round(sorted(times)[len(times) * 99 // 100] * 1000, 1)
+
+        s.figures["gate_p99_ms"] = {"idle": await p99()}
+        with neighbour.beside(*loud, acts) as worst:
+            s.figures["gate_p99_ms"]["beside"] = await p99()
+        for kind, seen in worst.answers.items():
+            assert seen[200] + seen[201] + seen[422] > 0, f"no {kind} was answered"
+        assert sum(seen[429] for seen in worst.answers.values()) > 0
 
 
 async def test_waiting_past_the_limit_is_503_and_leaves_no_session_behind(stores: Stores) -> None:

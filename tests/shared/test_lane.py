@@ -25,6 +25,16 @@ async def test_work_beyond_the_deadline_is_unavailable_and_what_waits_never_begi
     assert not begun.is_set()
 
 
+async def test_a_turn_that_does_not_come_by_the_deadline_is_unavailable() -> None:
+    lane = Lane("test", threads=1, within=0.05)
+    async with lane.turn():
+        with pytest.raises(Unavailable):
+            async with lane.turn():
+                pass
+    async with lane.turn():
+        assert await lane.run(sum, [1, 2]) == 3
+
+
 async def test_a_full_lane_holds_up_no_other() -> None:
     go_on = threading.Event()
     full, other = (Lane("test", threads=1, within=10) for _ in range(2))

@@ -137,8 +137,9 @@ async def history(ctx: Context, user: CurrentUser, twin_id: UUID, pages: Pages) 
 
 async def diff(ctx: Context, user: CurrentUser, twin_id: UUID, old: int, new: int) -> str:
     """Return the difference between two versions, as a JSON Patch (RFC 6902); raises `NotFound` or `Unavailable`."""
-    before, after = [await get(ctx, user, twin_id, version) for version in (old, new)]
-    return await _DIFFS.run(lambda: json_patch(before.content(), after.content()))
+    async with _DIFFS.turn():  # sixteen at once, all of which read two documents, kept the gate from the interpreter
+        before, after = [await get(ctx, user, twin_id, version) for version in (old, new)]
+        return await _DIFFS.run(lambda: json_patch(before.content(), after.content()))
 
 
 async def compile_prompt(ctx: Context, user: CurrentUser, twin_id: UUID) -> tuple[Prompt, str]:

@@ -1,5 +1,6 @@
 """The outermost layer: whatever happens inside, one well-formed answer gets out."""
 
+import gc
 import logging
 from typing import Any
 from uuid import UUID
@@ -217,6 +218,13 @@ async def lifespan(*messages: str) -> tuple[list[str], int]:
     sent = Caught()
     await wrap(FastAPI(), nothing, close)({"type": "lifespan"}, receive, sent)
     return [message["type"] for message in sent], len(closed)
+
+
+async def test_what_a_server_has_imported_is_left_out_of_collections() -> None:
+    gc.unfreeze()
+    await lifespan("startup", "shutdown")
+    assert gc.get_freeze_count() > 10_000
+    gc.unfreeze()
 
 
 async def test_a_lifespan_starts_at_once_and_closes_at_its_end() -> None:
