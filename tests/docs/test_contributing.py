@@ -15,7 +15,7 @@ from devstack.local import ROOT
 from tests.docs.markdown import code, rows, section, words
 
 STEPS = section("CONTRIBUTING.md", "Adding a resource")
-NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "bench", "proof")
+NOT_COPIED = shutil.ignore_patterns(".*", "__pycache__", "proof")
 
 
 def test_each_question_is_answered_by_a_file() -> None:

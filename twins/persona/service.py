@@ -94,9 +94,8 @@ async def patch(
 
     row = _allowed(await _version(ctx, user, twin_id, None))
     check(row["version"])
-    current = await _read(ctx, user, twin_id, row)
     try:
-        persona = await _MERGES.run(current.merged, change)
+        persona = await _MERGES.run((await _read(ctx, user, twin_id, row)).merged, change)
     except ValidationError as error:
         raise from_validation(error) from None
     return await _write(ctx, user, twin_id, persona, check)
