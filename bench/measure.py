@@ -213,14 +213,14 @@ def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
 def _neighbour(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
     bounded = {name: value for name, value in database.environment.items() if name != "ACCOUNT_REQUESTS"}
     with App("ours", replace(database, environment=bounded)) as app:
-        gate = work.of(app, "gate")
-        idle = [_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)) for _ in range(plan.rounds)]
+        gate = app, work.of(app, "gate")
+        found: dict[str, Any] = rounds(plan.rounds, plan.seconds, {"idle": gate}, FEW_CONNECTIONS)
         loud = f"http://{LOCALHOST}:{app.port}", database.token(neighbour.LOUD)
         acts = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
-        with neighbour.beside(*loud, acts) as worst:
-            beside = [_figures(app.run(gate, plan.seconds, FEW_CONNECTIONS)) for _ in range(plan.rounds)]
-    answers = {kind: {str(status): count for status, count in seen.items()} for kind, seen in worst.answers.items()}
-    return {"idle": idle, "beside": beside, "answers": answers}
+        with neighbour.beside(*loud, acts) as answers:
+            found |= rounds(plan.rounds, plan.seconds, {"beside": gate}, FEW_CONNECTIONS)
+    found["answers"] = {kind: {str(status): count for status, count in seen.items()} for kind, seen in answers.items()}
+    return found
 
 
 def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:

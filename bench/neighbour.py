@@ -5,9 +5,8 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -19,30 +18,26 @@ LOUD = "loud"
 CLIENTS = 32
 """At once of each kind of work."""
 TEXT = "I agree. " * 2222
-"""A notice of 20,000 characters."""
+"""A notice of nearly 20,000 characters."""
 BODY = json.dumps({"extensions": {"list": [[]] * 125_000}}).encode().ljust(1024 * 1024)
 """1 MiB with about as many values as a body may have."""
 PERSONA: dict[str, Any] = {"facts": [{"text": f"{number} " + "Fact. " * 30} for number in range(1000)]}
 """Nearly as large as a persona may be."""
 
-type Act = Callable[[int, httpx.AsyncClient], Any]
-
-
-@dataclass
-class Worst:
-    """What the account has been answered, by kind of work and status."""
-
-    answers: dict[str, Counter[int]] = field(default_factory=dict)
+type Act = Callable[[int, httpx.AsyncClient], Awaitable[httpx.Response]]
 
 
 @contextmanager
-def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[Worst]:
-    """Let the account `LOUD` do its worst for the block; a client that is refused waits as long as it is told."""
-    found, stop, ready = Worst(), threading.Event(), threading.Event()
+def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Counter[int]]]:
+    """Run the load of the account `LOUD` during the block, and yield the number of answers by kind of work and status.
+
+    After 429 or 503 a client waits for `Retry-After`.
+    """
+    answers: dict[str, Counter[int]] = {name: Counter() for name in acts}
+    stop = threading.Event()
     headers = {"Authorization": f"Bearer {token}"}
 
-    async def repeat(name: str, act: Act, number: int, client: httpx.AsyncClient) -> None:
-        seen = found.answers.setdefault(name, Counter())
+    async def repeat(seen: Counter[int], act: Act, number: int, client: httpx.AsyncClient) -> None:
         while not stop.is_set():
             answer = await act(number, client)
             seen[answer.status_code] += 1
@@ -52,16 +47,15 @@ def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[Worst]:
     async def load() -> None:
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60, limits=limits) as client:
-            ready.set()
             await asyncio.gather(
-                *(repeat(name, act, number, client) for name, act in acts.items() for number in range(CLIENTS))
+                # In turn: the first of one kind alone would take all places that the account has.
+                *(repeat(answers[name], act, number, client) for number in range(CLIENTS) for name, act in acts.items())
             )
 
     thread = threading.Thread(target=lambda: asyncio.run(load()))
     thread.start()
-    ready.wait()
     try:
-        yield found
+        yield answers
     finally:
         stop.set()
         thread.join()

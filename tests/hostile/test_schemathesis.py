@@ -14,8 +14,6 @@ from tests.support.figures import record
 from tests.support.serving import serving
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-
-
 EARLIER = Path(__file__).with_name("earlier_openapi.json")
 """The document of the release before consents had an assurance, without its texts."""
 
