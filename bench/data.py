@@ -46,8 +46,13 @@ def owners(rows: int) -> int:
     return min(OWNERS, rows // SHARE)
 
 
+async def _writing(dsn: str) -> asyncpg.Connection:
+    # What is planned on empty tables stays quick, as for the role that serves.
+    return await asyncpg.connect(dsn, server_settings={"enable_seqscan": "off"})
+
+
 async def _fill(dsn: str, rows: int) -> None:
-    connection = await asyncpg.connect(dsn)
+    connection = await _writing(dsn)
     try:
         for number in range(owners(rows)):
             share = rows // owners(rows)
@@ -82,7 +87,7 @@ def some_twins(dsn: str, name: str, limit: int) -> list[UUID]:
 
 
 async def _add_consents(dsn: str, twin_id: UUID, name: str) -> None:
-    connection = await asyncpg.connect(dsn)
+    connection = await _writing(dsn)
     try:
         for number in range(2, MANY + 1):
             await connection.execute(f"SELECT {_GIVE}", twin_id, name, [f"purpose-{number}"], *_NOTICE)
@@ -97,7 +102,7 @@ def add_consents(dsn: str, twin_id: UUID, name: str) -> None:
 
 
 async def _add_events(dsn: str, twin_id: UUID, name: str, count: int) -> None:
-    connection = await asyncpg.connect(dsn)
+    connection = await _writing(dsn)
     try:
         for _ in range(count // 2):
             given = await connection.fetchrow(f"SELECT * FROM {_GIVE}", twin_id, name, ["long"], *_NOTICE)
@@ -132,7 +137,7 @@ _COPIED = ("consents", "consent_states", "notices", "salts", "named_accounts", "
 
 
 async def _renewed(dsn: str, name: str, person: str, purposes: list[str], count: int, twins: int) -> list[UUID]:
-    connection = await asyncpg.connect(dsn)
+    connection = await _writing(dsn)
     try:
         await connection.execute(_TWINS, name, 1, twins)
         rows = await connection.fetch("SELECT id FROM twins WHERE owner = $1 ORDER BY id", name)

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -46,12 +46,15 @@ class Database:
         await asyncio.to_thread(migrate, dsn, direction, revision)
 
     @asynccontextmanager
-    async def owner(self) -> AsyncIterator[asyncpg.Connection]:
-        connection = await asyncpg.connect(self.stores.postgres.dsn_of(OWNER, self.name))
+    async def connection(self, role: str) -> AsyncIterator[asyncpg.Connection]:
+        connection = await asyncpg.connect(self.stores.postgres.dsn_of(role, self.name))
         try:
             yield connection
         finally:
             await connection.close()
+
+    def owner(self) -> AbstractAsyncContextManager[asyncpg.Connection]:
+        return self.connection(OWNER)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ async def granted(superuser: asyncpg.Connection, login: str) -> tuple[bool, list
     return row[0], row[1]
 
 
-async def test_each_limit_is_set_on_the_login_role_and_a_second_grant_changes_nothing(
+async def test_each_setting_is_set_on_the_login_role_and_a_second_grant_changes_nothing(
     stores: Stores, environment: dict[str, str], superuser: asyncpg.Connection, login: str
 ) -> None:
     assert await granted(superuser, login) == (False, None)
@@ -58,7 +58,7 @@ async def test_each_limit_is_set_on_the_login_role_and_a_second_grant_changes_no
     once = await granted(superuser, login)
     await asyncio.to_thread(stores.migrations, "grant", login)
 
-    assert once == (True, [f"{name}={value}" for name, value in roles.LIMITS.items()])
+    assert once == (True, [f"{name}={value}" for name, value in roles.SETTINGS.items()])
     assert await granted(superuser, login) == once
 
 
