@@ -43,4 +43,4 @@ async def test_sessions_that_planned_on_small_tables_read_none_of_them_whole(
         while await superuser.fetchval(SESSIONS, SERVING):
             await asyncio.sleep(0.05)
         assert await superuser.fetch(READ_WHOLE) == []
-        assert 1000 < await superuser.fetchval("SELECT sum(idx_scan) FROM pg_stat_user_tables")
+        assert await superuser.fetchval("SELECT sum(idx_scan) FROM pg_stat_user_tables") > 1000
