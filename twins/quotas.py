@@ -29,6 +29,11 @@ def no_room_for_consents(most: int) -> QuotaExceeded:
     return QuotaExceeded(f"The owner's twins have {most:,} consents beside their first ones, as many as they may have.")
 
 
+def no_room_for_names(most: int) -> QuotaExceeded:
+    """Return the 409 for accounts in `principals` that this twin has not named before."""
+    return QuotaExceeded(f"This twin has named {most:,} accounts: consents may name more, its principals may not.")
+
+
 def no_room_for_terms(size: int) -> QuotaExceeded:
     """Return the 409 for a consent with one long notice more, or other long terms."""
     return QuotaExceeded(f"The owner may store {size:,} bytes; with the terms of this consent it would be more.")

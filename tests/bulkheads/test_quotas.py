@@ -229,6 +229,25 @@ async def test_no_quota_refuses_a_no(settings: Settings, sub: str, stores: Store
         await app.close()
 
 
+async def test_names_in_principals(alice: Client, stores: Stores, sub: str) -> None:
+    path, other = await make_twin(alice, consent=False, principals=[sub]), await make_twin(alice, consent=False)
+    async with owner_of(stores) as connection:
+        await connection.execute(
+            "INSERT INTO named_accounts SELECT $1, 'named ' || n, now() FROM generate_series(2, 9999) n",
+            id_of(path),
+        )
+    assert (await alice.patch(path, json={"principals": ["the 10,000th"]})).status_code == 200
+    refused = await alice.patch(path, json={"principals": ["one more"], "tone": "warm"})
+
+    assert is_problem(refused, 409, "quota-exceeded")
+    assert (await alice.get(path)).json()["principals"] == ["the 10,000th"]
+    assert (await alice.get(path)).json()["tone"] == ALEX["tone"]
+    assert (await alice.patch(path, json={"principals": [sub, "named 2"]})).status_code == 200  # named before
+    assert (await alice.patch(path, json={"principals": []})).status_code == 200
+    assert (await alice.patch(other, json={"principals": ["one more"]})).status_code == 200
+    await grant(alice, path, "voice", principal="one more")  # consents have a quota of their own
+
+
 async def test_an_erased_account_leaves_no_row_and_who_comes_back_has_room(
     small: tuple[Context, ClientFor], sub: str, stores: Stores
 ) -> None:

@@ -1,5 +1,6 @@
 """The acts that grant and end consents, within the transaction of whoever calls."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -12,8 +13,11 @@ from twins.consent.terms import Terms
 from twins.context import Context
 from twins.ledger import service as ledger
 from twins.parent import no_twin
-from twins.quotas import SHORT, no_room_for_consents, no_room_for_terms
+from twins.quotas import SHORT, no_room_for_consents, no_room_for_names, no_room_for_terms
 from twins.refusal import service as refusal
+
+_NAMED = 10_000
+"""Whoever was ever named may say no for good, so that each change of `principals` leaves its accounts."""
 
 
 async def give(
@@ -79,6 +83,12 @@ async def _checked(ctx: Context, connection: Connection, user: CurrentUser, twin
         raise PersonMustConsent("The guardian's account has erased itself: only they can agree under that name again.")
     details = {name: value for name, value in (terms.details or {}).items() if name != "relation"}
     return replace(terms, guardian=None, details=details or None)
+
+
+async def check_names(connection: Connection, twin_id: UUID, accounts: Sequence[str]) -> None:
+    """Raise `QuotaExceeded` where a twin has named so many accounts that `principals` may bring no other."""
+    if not await queries.may_name(connection, twin_id, accounts, _NAMED):
+        raise no_room_for_names(_NAMED)
 
 
 async def grant_general(ctx: Context, connection: Connection, user: CurrentUser, twin_id: UUID) -> None:

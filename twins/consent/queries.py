@@ -129,6 +129,19 @@ async def select_general(connection: Connection, owner: str, sub: str, twin_id: 
     return await connection.fetchrow(sql, owner, sub, twin_id, lowest)
 
 
+async def may_name(connection: Connection, twin_id: UUID, accounts: Sequence[str], most: int) -> bool:
+    """Return whether a twin has ever named all of these accounts, or fewer than `most` of any kind."""
+    sql = """
+        SELECT (SELECT count(*) FROM (SELECT FROM named_accounts WHERE twin_id = $1 LIMIT $3) named) < $3
+            OR NOT EXISTS (
+                SELECT FROM unnest($2::text[]) a
+                WHERE NOT EXISTS (SELECT FROM named_accounts n WHERE n.twin_id = $1 AND n.account = a)
+            )
+    """
+    may: bool = await connection.fetchval(sql, twin_id, accounts, most)
+    return may
+
+
 async def erase(connection: Connection, twin_ids: Sequence[UUID], limit: int) -> Record:
     """Remove up to `limit` rows of each kind of these erased twins, and return the numbers."""
     sql = "SELECT consents, consent_details FROM remove_consents($1, $2)"

@@ -109,7 +109,7 @@ async def find(ctx: Context, user: CurrentUser, filters: Filters, pages: Pages) 
 async def patch(
     ctx: Context, user: CurrentUser, twin_id: UUID, change: TwinPatch, preconditions: Preconditions
 ) -> tuple[Twin, str]:
-    """Change members of a twin; raises `NotFound`, `PreconditionFailed` or `ExternalIdKept`."""
+    """Change members of a twin; raises `NotFound`, `PreconditionFailed`, `ExternalIdKept` or `QuotaExceeded`."""
     wanted = change.model_dump(exclude_unset=True)
     if "principals" in wanted:
         wanted["principals"] = _accounts(ctx, wanted["principals"])
@@ -125,6 +125,8 @@ async def patch(
             await acts.withdraw_general(ctx, connection, user, twin_id)
         current = {name: row[name] for name in ("twin_name", "use_case", "tone", "principals")}
         changed = {name: wanted.get(name, value) for name, value in current.items()}
+        if added := set(changed["principals"]) - set(row["principals"]):
+            await acts.check_names(connection, twin_id, [*added])
         if changed != current or is_changed:
             await queries.update_twin(connection, twin_id, **changed)
         row = await _select(ctx, connection, user, twin_id)
