@@ -12,6 +12,7 @@ from tests.docs.markdown import read, rows, section, words
 from tests.support.app import Client, ClientOf, is_problem, make_twin
 from tests.support.consent import NOTICE
 from twins.app import create_app
+from twins.consent.acts import MOST_NAMED
 from twins.consent.models import ConsentCreate, Notice, Withdrawal
 from twins.decision.models import PURPOSE, Decision, Questions
 from twins.parties import Subject
@@ -60,6 +61,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     in_consent, in_refusal = _bound(ConsentCreate, "purposes"), _bound(RefusalCreate, "purposes")
     assert limits["Purpose"] == f"`{PURPOSE[1:-1]}`, {in_consent} in a consent, {in_refusal} in a refusal"
     assert limits["principals"] == f"{_bound(TwinCreate, 'principals')} accounts"
+    assert limits["Accounts that a twin has named"].startswith(f"{MOST_NAMED:,}, ")
     issuer = auth.MAX_ACCOUNT - auth.MAX_SUB - 1
     assert limits["Account"] == f"issuer {issuer} characters, subject {auth.MAX_SUB}"
     assert (_bound(Subject, "issuer"), _bound(Subject, "subject")) == (issuer, auth.MAX_SUB)

@@ -16,7 +16,7 @@ from twins.parent import no_twin
 from twins.quotas import SHORT, no_room_for_consents, no_room_for_names, no_room_for_terms
 from twins.refusal import service as refusal
 
-_NAMED = 10_000
+MOST_NAMED = 10_000
 """Whoever was ever named may say no for good, so that each change of `principals` leaves its accounts."""
 
 
@@ -87,8 +87,8 @@ async def _checked(ctx: Context, connection: Connection, user: CurrentUser, twin
 
 async def check_names(connection: Connection, twin_id: UUID, accounts: Sequence[str]) -> None:
     """Raise `QuotaExceeded` where a twin has named so many accounts that `principals` may bring no other."""
-    if not await queries.may_name(connection, twin_id, accounts, _NAMED):
-        raise no_room_for_names(_NAMED)
+    if not await queries.may_name(connection, twin_id, accounts, MOST_NAMED):
+        raise no_room_for_names(MOST_NAMED)
 
 
 async def grant_general(ctx: Context, connection: Connection, user: CurrentUser, twin_id: UUID) -> None:
