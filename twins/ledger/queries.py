@@ -91,7 +91,12 @@ async def select_salt(connection: Connection, twin_id: UUID) -> Record | None:
 
 async def select_consents(connection: Connection, twin_id: UUID, consent_ids: Sequence[UUID]) -> list[Record]:
     """Return these consents of a twin, with the salts of their lines of renewals."""
-    sql = "SELECT * FROM ledger_consents WHERE twin_id = $1 AND id = ANY ($2)"
+    # One by one: for an array a generic plan, which takes each twin to have few consents, reads all that a twin has.
+    sql = """
+        SELECT c.* FROM unnest($2::uuid[]) AS named (id) CROSS JOIN LATERAL (
+            SELECT * FROM ledger_consents WHERE twin_id = $1 AND id = named.id LIMIT 1
+        ) c
+    """
     return await connection.fetch(sql, twin_id, consent_ids)
 
 
