@@ -15,7 +15,7 @@ from shared.stores.postgres import Priority
 from tests.support.app import Client, is_problem, make_twin, token
 from tests.support.consent import grant, location
 from twins.app import create_app
-from twins.bounds import DECISION, NO
+from twins.bounds import DECISION, NO, VERIFICATIONS
 from twins.context import Context
 from twins.settings import Settings
 
@@ -74,6 +74,8 @@ async def test_an_account_has_so_many_requests_at_once_and_then_429(bounded: tup
 
     assert await at_once(context, 10, lambda: loud.get(path)) == {200: REQUESTS, 429: 10 - REQUESTS}
     assert await at_once(context, 10, lambda: loud.get(f"{path}/decision")) == {200: DECISIONS, 429: 10 - DECISIONS}
+    verify = f"{path}/ledger/verification"
+    assert await at_once(context, 10, lambda: loud.get(verify)) == {200: VERIFICATIONS, 429: 10 - VERIFICATIONS}
     assert (await loud.get(path)).status_code == 200
 
 

@@ -3,9 +3,11 @@
 from fastapi import Response
 
 from shared.auth import User
+from shared.http.bounds import of_kind
 from shared.http.openapi import headers
 from shared.http.paging import Paging
 from shared.http.routing import answer, api_router
+from twins.bounds import VERIFICATION
 from twins.context import Ctx
 from twins.ledger import service
 from twins.ledger.models import LedgerPage, Verification
@@ -24,6 +26,7 @@ async def get_ledger(twin_id: TwinId, user: User, ctx: Ctx, pages: Paging) -> Re
 
 
 @router.get("/verification", response_model=Verification)
+@of_kind(VERIFICATION)
 async def verify_ledger(twin_id: TwinId, user: User, ctx: Ctx) -> Response:
     """Recompute the whole hash chain, replay its events, and name the first difference from what was written.
 

@@ -12,6 +12,7 @@ from tests.resilience.harness.clients import Clients
 from tests.resilience.harness.limits import PATIENCE, POOL_MAX, SEED, eventually
 from tests.support.database import owner_of
 from tests.support.stores import Stores
+from twins.bounds import VERIFICATIONS
 
 _SAMPLE = 10
 """Ledgers of an owner that are verified."""
@@ -28,7 +29,7 @@ async def audit_twins(stores: Stores, clients: Clients) -> None:
         assert sorted(str(row["id"]) for row in rows) == ids
         sample = random.Random(SEED).sample(ids, min(_SAMPLE, len(ids)))
         paths = [f"/api/v1/twins/{twin_id}/ledger/verification" for twin_id in sample]
-        for verified in await _get_all(clients, paths, owner):
+        for verified in await _get_all(clients, paths, owner, VERIFICATIONS):
             assert (verified["valid"], verified["events"]) == (True, 1)
 
 
@@ -81,11 +82,13 @@ async def _listed(clients: Clients, path: str, owner: str, member: str) -> list[
     return found
 
 
-async def _get_all(clients: Clients, paths: Iterable[str], owner: str) -> list[dict[str, Any]]:
-    at_once = asyncio.Semaphore(POOL_MAX)
+async def _get_all(
+    clients: Clients, paths: Iterable[str], owner: str, at_once: int = POOL_MAX
+) -> list[dict[str, Any]]:
+    places = asyncio.Semaphore(at_once)
 
     async def get(path: str) -> dict[str, Any]:
-        async with at_once:
+        async with places:
             return await _get(clients, path, owner)
 
     return await asyncio.gather(*map(get, paths))
