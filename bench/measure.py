@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -105,12 +105,9 @@ def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
             say(f"{name}: {plan.rounds} rounds of {len(apps)} applications …")
             loads = {label: (app, work.of(app, name)) for label, app in apps.items()}
             found["throughput"][name] = rounds(plan.rounds, plan.seconds, loads)
-        say("The gate, while a ledger is verified …")
-        found["ledger"] = _ledger(plan, apps["ours"], work)
+        found |= _parts(PARTS, plan, apps["ours"], work, say)
         say("The gate of a twin with many consents …")
         found["consents"], found["consents, all attributes"] = _consents(plan, apps["ours"], work)
-        say("The gate, while another account does its worst …")
-        found["neighbour"] = _neighbour(plan, database, work)
         say("A no on a consent that has been renewed often …")
         found["renewals"] = renewals.run(apps["ours"], plan.renewals)
         say("The gate by tokens of a secret and of an identity provider …")
@@ -129,6 +126,26 @@ def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
     say("Cold starts …")
     found["cold_start_ms"] = _cold_starts(plan, database)
     found["seconds"] = round(time.monotonic() - started)
+    return found
+
+
+def again(
+    names: Sequence[str], before: dict[str, Any], plan: Plan, stack: Stack, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure some of `PARTS`, and return them with the day of each part that was ever measured alone."""
+    with App("ours", stack.database(plan.rows)) as app:
+        work = Workloads(app)
+        _warm_up(app, work, plan.warm_up)
+        found = _parts(names, plan, app, work, say)
+    return found | {"again": before.get("again", {}) | dict.fromkeys(names, datetime.now(UTC).date().isoformat())}
+
+
+def _parts(names: Iterable[str], plan: Plan, app: App, work: Workloads, say: Callable[[str], None]) -> dict[str, Any]:
+    found = {}
+    for name in names:
+        text, measure = PARTS[name]
+        say(text)
+        found[name] = measure(plan, app, work)
     return found
 
 
@@ -210,17 +227,25 @@ def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
     return {"events": plan.events, "idle": idle, "verifying": verifying, "verification_s": times}
 
 
-def _neighbour(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
+def _neighbour(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
+    database = app.database
     bounded = {name: value for name, value in database.environment.items() if name != "ACCOUNT_REQUESTS"}
-    with App("ours", replace(database, environment=bounded)) as app:
-        gate = app, work.of(app, "gate")
+    with App("ours", replace(database, environment=bounded)) as one:
+        gate = one, work.of(one, "gate")
         found: dict[str, Any] = rounds(plan.rounds, plan.seconds, {"idle": gate}, FEW_CONNECTIONS)
-        loud = f"http://{LOCALHOST}:{app.port}", database.token(neighbour.LOUD)
+        loud = f"http://{LOCALHOST}:{one.port}", database.token(neighbour.LOUD)
         acts = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
         with neighbour.beside(*loud, acts) as answers:
             found |= rounds(plan.rounds, plan.seconds, {"beside": gate}, FEW_CONNECTIONS)
     found["answers"] = {kind: {str(status): count for status, count in seen.items()} for kind, seen in answers.items()}
     return found
+
+
+PARTS: dict[str, tuple[str, Callable[[Plan, App, Workloads], dict[str, Any]]]] = {
+    "ledger": ("The gate, while a ledger is verified …", _ledger),
+    "neighbour": ("The gate, while another account does its worst …", _neighbour),
+}
+"""What compares ours with itself alone, so that it can be measured again without the rest."""
 
 
 def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,7 +41,10 @@ def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Cou
 
     async def repeat(seen: Counter[int], act: Act, number: int, client: httpx.AsyncClient) -> None:
         while not stop.is_set():
-            answer = await act(number, client)
+            try:
+                answer = await act(number, client)
+            except httpx.RemoteProtocolError:  # the server had closed the connection, which nobody used for 5 s
+                continue
             seen[answer.status_code] += 1
             if answer.status_code in {429, 503}:
                 await asyncio.sleep(float(answer.headers["Retry-After"]))
@@ -55,13 +59,13 @@ def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Cou
                 *(repeat(answers[name], act, number, client) for number in range(CLIENTS) for name, act in acts.items())
             )
 
-    thread = threading.Thread(target=lambda: asyncio.run(load()))
-    thread.start()
-    try:
-        yield answers
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as thread:
+        loading = thread.submit(lambda: asyncio.run(load()))
+        try:
+            yield answers
+        finally:
+            stop.set()
+        loading.result()
 
 
 def prepare(url: str, token: str, dsn: str, events: int) -> dict[str, Act]:

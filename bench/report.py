@@ -176,6 +176,8 @@ def _lines(found: dict[str, Any], tried: Sequence[dict[str, Any]]) -> Iterable[s
         f"{machine['processors']} processors; {machine['system']}; Python {machine['python']}; {versions}. "
         f"{plan['rows']:,} twins, {plan['connections']} connections, {plan['rounds']} rounds of {plan['seconds']} s."
     )
+    if again := found.get("again"):
+        yield f"Measured again, alone: {', '.join(f'{name} on {day}' for name, day in again.items())}."
     yield from ("", "## Targets", "")
     yield from table(
         ("", "target", "found", ""),

@@ -126,6 +126,11 @@ def test_the_gate_with_all_attributes_is_compared_with_itself(found: dict[str, A
     assert "of a twin with 10,000 consents, all attributes" in report.page(found)
 
 
+def test_what_was_measured_again_has_its_day(found: dict[str, Any]) -> None:
+    assert "Measured again" not in report.page(found)
+    assert "Measured again, alone: ledger on 2026-01-02." in report.page(found | {"again": {"ledger": "2026-01-02"}})
+
+
 def test_a_change_that_was_tried_is_a_line(found: dict[str, Any]) -> None:
     outcome = {"before": rounds(100, 100), "after": rounds(200, 200)}
     tried = [{"change": "Less", "kept": True, "workloads": {"gate": outcome, "get": outcome}}]

@@ -82,9 +82,7 @@ async def _listed(clients: Clients, path: str, owner: str, member: str) -> list[
     return found
 
 
-async def _get_all(
-    clients: Clients, paths: Iterable[str], owner: str, at_once: int = POOL_MAX
-) -> list[dict[str, Any]]:
+async def _get_all(clients: Clients, paths: Iterable[str], owner: str, at_once: int = POOL_MAX) -> list[dict[str, Any]]:
     places = asyncio.Semaphore(at_once)
 
     async def get(path: str) -> dict[str, Any]:
