@@ -133,6 +133,23 @@ BEGIN
 END $$
 """
 """Each renewal shows another notice, of 20,000 characters."""
+# In small transactions: at the end of each, the rows of an owner are counted one by one.
+_COPY = """
+DO $$
+DECLARE
+    one {table};
+    number int := 0;
+BEGIN
+    FOR one IN SELECT * FROM {table} WHERE twin_id = '{first}' LOOP
+        one.twin_id := '{twin_id}';
+        INSERT INTO {table} VALUES (one.*);
+        number := number + 1;
+        IF number % 1000 = 0 THEN
+            COMMIT;
+        END IF;
+    END LOOP;
+END $$
+"""
 _COPIED = ("consents", "consent_states", "notices", "salts", "named_accounts", "consent_events")
 
 
@@ -146,18 +163,7 @@ async def _renewed(dsn: str, name: str, person: str, purposes: list[str], count:
             _RENEWALS.format(count=count, twin_id=first, owner=name, person=person, purposes=",".join(purposes))
         )
         for twin_id, table in ((twin_id, table) for twin_id in others for table in _COPIED):
-            columns = await connection.fetchval(
-                """
-                SELECT string_agg(column_name, ', ' ORDER BY ordinal_position) FROM information_schema.columns
-                WHERE table_name = $1 AND column_name <> 'twin_id'
-                """,
-                table,
-            )
-            await connection.execute(
-                f"INSERT INTO {table} (twin_id, {columns}) SELECT $1, {columns} FROM {table} WHERE twin_id = $2",
-                twin_id,
-                first,
-            )
+            await connection.execute(_COPY.format(table=table, twin_id=twin_id, first=first))
         await connection.execute(
             """
             UPDATE twins t SET ledger_seq = f.ledger_seq, ledger_hash = f.ledger_hash, ledger_at = f.ledger_at
