@@ -43,7 +43,7 @@ def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Cou
         while not stop.is_set():
             try:
                 answer = await act(number, client)
-            except httpx.RemoteProtocolError:  # the server had closed the connection, which nobody used for 5 s
+            except httpx.TransportError:  # closed by the server: unused for 5 s, or 429 before it had the whole body
                 continue
             seen[answer.status_code] += 1
             if answer.status_code in {429, 503}:

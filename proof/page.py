@@ -33,13 +33,12 @@ CAUSES = {
     ),
     "gate: processor time with telemetry / without": (
         "Most of it is FastAPI's span of the request, whose attributes are made before the sampler drops all but five "
-        "a second, and the counter of decisions. Drivers make no spans then, and FastAPI's metrics are off."
+        "a second. Drivers make no spans then, FastAPI's metrics are off, and decisions are counted without the SDK."
     ),
     "p99 of the gate beside one account's worst / idle": (
-        "One interpreter serves all. Work in threads of its own keeps it for up to 15 ms at a time: to parse a body of "
-        "125,000 lists, and to free it; to decode rows. PostgreSQL shares a processor with the load. Beside "
-        "differences alone it is 6 times idle. A process for such work would end it; one under the Functions worker "
-        "was not tried."
+        "One interpreter serves all. Work in threads of its own keeps it for up to 10 ms at a time: to parse a body of "
+        "80,000 lists, and to free it; so does a garbage collection of what requests hold. PostgreSQL shares a "
+        "processor with the load. A process for such work would end it; one under the Functions worker was not tried."
     ),
     "get: ours / hand-written": (
         "The two are equal within the noise of the machine: the ratios of single rounds lie on both sides of 1 "
