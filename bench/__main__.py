@@ -1,18 +1,23 @@
 """`python -m bench`: measure, then write results.json, results.md and results.svg. `--report`: only the last two.
 
-AGAIN names parts of the last run to measure anew. The full profile writes into this folder. The short one writes into
-`.local/bench`: its figures say little.
+AGAIN names the parts to measure anew, separated by semicolons: those of a run that has not ended, or of the last one.
+The full profile writes into this folder. The short one writes into `.local/bench`: its figures say little.
 """
 
 import json
 import os
 import shutil
 import sys
+import time
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from bench import measure, report, stack
 from devstack import local
+
+FOLDER = local.FOLDER / "bench"
 
 
 def main() -> None:
@@ -21,22 +26,38 @@ def main() -> None:
     plan = profiles.get(os.environ.get("PROFILE") or "full")
     if plan is None:
         sys.exit(f"PROFILE is one of {', '.join(profiles)}")
-    again = os.environ.get("AGAIN", "").split()
-    if not measure.PARTS.keys() >= set(again):
-        sys.exit(f"AGAIN names some of {', '.join(measure.PARTS)}")
-    folder = report.FOLDER if plan.name == "full" else local.FOLDER / "bench"
-    folder.mkdir(parents=True, exist_ok=True)
+    parts = measure.parts_of(plan)
+    again = [name.strip() for name in os.environ.get("AGAIN", "").split(";") if name.strip()]
+    if not set(again) <= set(parts):
+        sys.exit(f"AGAIN names some of {'; '.join(parts)}")
+    folder = report.FOLDER if plan.name == "full" else FOLDER
+    FOLDER.mkdir(parents=True, exist_ok=True)
     if "--report" not in sys.argv:
         if shutil.which("wrk") is None:
             sys.exit("wrk is needed: apt-get install wrk")
-        stack.pin_load()
-        results = folder / "results.json"
-        found: dict[str, Any] = json.loads(results.read_text()) if again else {}
-        with stack.running() as stores:
-            say = partial(print, file=sys.stderr, flush=True)
-            found |= measure.again(again, found, plan, stores, say) if again else measure.run(plan, stores, say)
-        results.write_text(json.dumps(found, indent=1) + "\n")
+        _measure(plan, parts, again, folder / "results.json")
     print(report.write(folder))
+
+
+def _measure(plan: measure.Plan, parts: list[str], again: list[str], results: Path) -> None:
+    """Measure all parts, or some again, and keep each as soon as it is there: a full run takes an hour."""
+    stack.pin_load()
+    started = time.monotonic()
+    unfinished = FOLDER / f"unfinished-{plan.name}.json"
+    before = unfinished if unfinished.exists() else results
+    found: dict[str, Any] = json.loads(before.read_text()) if again else measure.about(plan)
+    spent = found["seconds"]
+    with stack.running() as stores:
+        for part in measure.run(again or parts, plan, stores, partial(print, file=sys.stderr, flush=True)):
+            found |= part | {"seconds": spent + round(time.monotonic() - started)}
+            if again:
+                days = dict.fromkeys(part.keys() & set(parts), datetime.now(UTC).date().isoformat())
+                found["again"] = found.get("again", {}) | days
+            unfinished.write_text(json.dumps(found))
+    if missing := set(parts) - found.keys():
+        sys.exit(f"Still to be measured, by AGAIN: {'; '.join(sorted(missing))}")
+    results.write_text(json.dumps(found, indent=1) + "\n")
+    unfinished.unlink()
 
 
 if __name__ == "__main__":

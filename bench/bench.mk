@@ -6,7 +6,7 @@ WRK = command -v wrk >/dev/null || { [ "$$(id -u)" = 0 ] || sudo=sudo; \
 
 ##@ Measure and prove
 
-bench: $(TEST_READY) ## Measure against the peers: PROFILE=short (a minute), ROWS= (twins, up to 1000000), AGAIN=ledger
+bench: $(TEST_READY) ## Measure against the peers: PROFILE=short (a minute), ROWS= (twins, up to 1000000), AGAIN= (parts)
 	@$(WRK)
 	@exec $(VENV) -m bench
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -85,68 +85,59 @@ def plans(rows: int | None) -> dict[str, Plan]:
     }
 
 
-def run(plan: Plan, stack: Stack, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure everything, and return the content of results.json."""
-    started = time.monotonic()
-    found: dict[str, Any] = {
+@dataclass(frozen=True)
+class Bench:
+    """What the parts of a run have in common: all applications serve the same stores."""
+
+    plan: Plan
+    databases: dict[int, Database]
+    apps: dict[str, App]
+    work: Workloads
+
+    @property
+    def database(self) -> Database:
+        """The one of the comparison."""
+        return self.databases[self.plan.rows]
+
+    @property
+    def ours(self) -> App:
+        """The application that is measured."""
+        return self.apps["ours"]
+
+
+def about(plan: Plan) -> dict[str, Any]:
+    """Return when, how and on what a run measures, for results.json."""
+    return {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "plan": asdict(plan) | {"connections": CONNECTIONS},
         "machine": _machine(),
+        "seconds": 0,
     }
+
+
+def parts_of(plan: Plan) -> list[str]:
+    """Return the names of the parts of a run, in order."""
+    left_out = {"profile": not plan.profiled, "growth": not plan.sizes}
+    return [name for name in (*PARTS, *ALONE) if not left_out.get(name)]
+
+
+def run(names: Sequence[str], plan: Plan, stack: Stack, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    """Measure parts of a run, and yield what belongs into results.json, part by part."""
     say("Filling the stores …")
-    databases = {rows: stack.database(rows) for rows in sorted({plan.rows, *plan.sizes})}
-    database = databases[plan.rows]
-    with _applications({name: App(name, database) for name in APPS}) as apps:
+    sizes = plan.sizes if "growth" in names else ()
+    databases = {rows: stack.database(rows) for rows in sorted({plan.rows, *sizes})}
+    with _applications({name: App(name, databases[plan.rows]) for name in APPS}) as apps:
+        bench = Bench(plan, databases, apps, Workloads(apps["ours"]))
         say(f"Warming up, {plan.warm_up} requests each …")
-        work = Workloads(apps["ours"])
-        found["rss_mb"] = {name: _warm_up(app, work, plan.warm_up) for name, app in apps.items()}
-        found["throughput"] = {}
-        for name in plan.workloads:
-            say(f"{name}: {plan.rounds} rounds of {len(apps)} applications …")
-            loads = {label: (app, work.of(app, name)) for label, app in apps.items()}
-            found["throughput"][name] = rounds(plan.rounds, plan.seconds, loads)
-        found |= _parts(PARTS, plan, apps["ours"], work, say)
-        say("The gate of a twin with many consents …")
-        found["consents"], found["consents, all attributes"] = _consents(plan, apps["ours"], work)
-        say("A no on a consent that has been renewed often …")
-        found["renewals"] = renewals.run(apps["ours"], plan.renewals)
-        say("The gate by tokens of a secret and of an identity provider …")
-        found["tokens"] = _tokens(plan, database, work)
-        say("With telemetry and without …")
-        found["telemetry"] = _telemetry(plan, database, apps["ours"], work)
-        for name in plan.profiled:
-            say(f"Profiling {name} …")
-            load = work.of(apps["ours"], name)
-            found.setdefault("profile", {})[name] = profiler.shares(apps["ours"], load, plan.profile_seconds)
-    if plan.sizes:
-        say("The same requests to databases of different sizes …")
-        found["growth"] = _growth(plan, [databases[rows] for rows in plan.sizes])
-    say("Import times …")
-    found["import_ms"] = _imports(plan, database)
-    say("Cold starts …")
-    found["cold_start_ms"] = _cold_starts(plan, database)
-    found["seconds"] = round(time.monotonic() - started)
-    return found
-
-
-def again(
-    names: Sequence[str], before: dict[str, Any], plan: Plan, stack: Stack, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Measure some of `PARTS`, and return them with the day of each part that was ever measured alone."""
-    with App("ours", stack.database(plan.rows)) as app:
-        work = Workloads(app)
-        _warm_up(app, work, plan.warm_up)
-        found = _parts(names, plan, app, work, say)
-    return found | {"again": before.get("again", {}) | dict.fromkeys(names, datetime.now(UTC).date().isoformat())}
-
-
-def _parts(names: Iterable[str], plan: Plan, app: App, work: Workloads, say: Callable[[str], None]) -> dict[str, Any]:
-    found = {}
-    for name in names:
-        text, measure = PARTS[name]
-        say(text)
-        found[name] = measure(plan, app, work)
-    return found
+        yield {"rss_mb": {name: _warm_up(app, bench.work, plan.warm_up) for name, app in apps.items()}}
+        for name in filter(PARTS.__contains__, names):
+            text, measure = PARTS[name]
+            say(f"{text} …")
+            yield {name: measure(bench)}
+    for name in filter(ALONE.__contains__, names):
+        text, measure = ALONE[name]
+        say(f"{text} …")
+        yield {name: measure(bench)}
 
 
 @contextlib.contextmanager
@@ -191,6 +182,15 @@ def rounds[Key](
     return outcomes
 
 
+def _throughput(bench: Bench) -> dict[str, Any]:
+    plan = bench.plan
+    found = {}
+    for name in plan.workloads:
+        loads = {label: (app, bench.work.of(app, name)) for label, app in bench.apps.items()}
+        found[name] = rounds(plan.rounds, plan.seconds, loads)
+    return found
+
+
 def _figures(outcome: Outcome) -> dict[str, float]:
     return {
         "rate": round(outcome.rate, 1),
@@ -200,7 +200,8 @@ def _figures(outcome: Outcome) -> dict[str, float]:
     }
 
 
-def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
+def _ledger(bench: Bench) -> dict[str, Any]:
+    plan, app, work = bench.plan, bench.ours, bench.work
     owner, twin_id = data.owner(0), data.some_twins(app.database.owner_dsn, data.owner(0), 1)[0]
     data.add_events(app.database.owner_dsn, twin_id, owner, plan.events)
     verification = work.request("GET", f"{workloads.TWINS}/{twin_id}/ledger/verification", owner)
@@ -227,13 +228,13 @@ def _ledger(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
     return {"events": plan.events, "idle": idle, "verifying": verifying, "verification_s": times}
 
 
-def _neighbour(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
-    database = app.database
+def _neighbour(bench: Bench) -> dict[str, Any]:
+    plan, database, work = bench.plan, bench.database, bench.work
     bounded = {name: value for name, value in database.environment.items() if name != "ACCOUNT_REQUESTS"}
-    with App("ours", replace(database, environment=bounded)) as one:
-        gate = one, work.of(one, "gate")
+    with App("ours", replace(database, environment=bounded)) as app:
+        gate = app, work.of(app, "gate")
         found: dict[str, Any] = rounds(plan.rounds, plan.seconds, {"idle": gate}, FEW_CONNECTIONS)
-        loud = f"http://{LOCALHOST}:{one.port}", database.token(neighbour.LOUD)
+        loud = f"http://{LOCALHOST}:{app.port}", database.token(neighbour.LOUD)
         acts = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
         with neighbour.beside(*loud, acts) as answers:
             found |= rounds(plan.rounds, plan.seconds, {"beside": gate}, FEW_CONNECTIONS)
@@ -241,39 +242,29 @@ def _neighbour(plan: Plan, app: App, work: Workloads) -> dict[str, Any]:
     return found
 
 
-PARTS: dict[str, tuple[str, Callable[[Plan, App, Workloads], dict[str, Any]]]] = {
-    "ledger": ("The gate, while a ledger is verified …", _ledger),
-    "neighbour": ("The gate, while another account does its worst …", _neighbour),
-}
-"""What compares ours with itself alone, so that it can be measured again without the rest."""
-
-
-def _consents(plan: Plan, app: App, work: Workloads) -> list[dict[str, Any]]:
-    """Ask the gate about a twin with one consent and one with many, by purpose alone and with all attributes."""
+def _consents(bench: Bench, attributes: str = "") -> dict[str, Any]:
+    """Ask the gate about a twin with one consent and one with many."""
+    app, work = bench.ours, bench.work
     few, many = data.some_twins(app.database.owner_dsn, data.owner(1), 2)
     data.add_consents(app.database.owner_dsn, many, data.owner(1))
 
-    def gate(twin_id: UUID, attributes: str, *purposes: str) -> tuple[App, list[bytes]]:
+    def gate(twin_id: UUID, *purposes: str) -> tuple[App, list[bytes]]:
         path = f"{workloads.TWINS}/{twin_id}/decision?purpose="
         return app, [work.request("GET", path + purpose + attributes, data.owner(1)) for purpose in purposes]
 
-    some = [f"purpose-{number}" for number in range(2, data.MANY, 20)]
-    return [
-        rounds(
-            plan.rounds,
-            plan.seconds,
-            {"1": gate(few, attributes, "general"), str(data.MANY): gate(many, attributes, *some)},
-            FEW_CONNECTIONS,
-        )
-        for attributes in ("", workloads.ATTRIBUTES)
-    ]
+    loads = {
+        "1": gate(few, "general"),
+        str(data.MANY): gate(many, *(f"purpose-{number}" for number in range(2, data.MANY, 20))),
+    }
+    return rounds(bench.plan.rounds, bench.plan.seconds, loads, FEW_CONNECTIONS)
 
 
-def _tokens(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
+def _tokens(bench: Bench) -> dict[str, Any]:
     """Load the gate with tokens of both kinds, once they are verified, of services that ask about others' twins.
 
     In many short rounds: the difference is smaller than what two rounds of one kind differ by.
     """
+    database, work = bench.database, bench.work
     with issuer.published() as published:
         table = {"AUTH_ISSUERS": published.table}
         with App("ours", replace(database, environment=database.environment | table)) as app:
@@ -283,12 +274,13 @@ def _tokens(plan: Plan, database: Database, work: Workloads) -> dict[str, Any]:
             }
             for _, requests in loads.values():
                 app.run(requests, 1, CONNECTIONS)
-            return rounds(6 * plan.rounds, 1, loads)
+            return rounds(6 * bench.plan.rounds, 1, loads)
 
 
-def _telemetry(plan: Plan, database: Database, off: App, work: Workloads) -> dict[str, Any]:
+def _telemetry(bench: Bench) -> dict[str, Any]:
     """Load ours with exporters that drop everything, beside ours without."""
-    with App("telemetry", database) as on:
+    plan, off, work = bench.plan, bench.ours, bench.work
+    with App("telemetry", bench.database) as on:
         on.run(work.of(on, "gate"), 1, CONNECTIONS)
         return {
             name: rounds(plan.rounds, plan.seconds, {"off": (off, work.of(off, name)), "on": (on, work.of(on, name))})
@@ -296,8 +288,17 @@ def _telemetry(plan: Plan, database: Database, off: App, work: Workloads) -> dic
         }
 
 
-def _cold_starts(plan: Plan, database: Database) -> list[dict[str, float]]:
+def _profiles(bench: Bench) -> dict[str, Any]:
+    """Return where the event loop's time goes."""
+    return {
+        name: profiler.shares(bench.ours, bench.work.of(bench.ours, name), bench.plan.profile_seconds)
+        for name in bench.plan.profiled
+    }
+
+
+def _cold_starts(bench: Bench) -> list[dict[str, float]]:
     """Return the phases of each start, in a new process."""
+    database = bench.database
     owner = data.owner(0)
     twin_id = data.some_twins(database.owner_dsn, owner, 1)[0]
     return [
@@ -311,11 +312,13 @@ def _cold_starts(plan: Plan, database: Database) -> list[dict[str, float]]:
                 check=True,
             ).stdout
         )
-        for _ in range(plan.imports)
+        for _ in range(bench.plan.imports)
     ]
 
 
-def _growth(plan: Plan, databases: Sequence[Database]) -> dict[str, Any]:
+def _growth(bench: Bench) -> dict[str, Any]:
+    """Send the same requests to databases of different sizes."""
+    plan, databases = bench.plan, [bench.databases[rows] for rows in bench.plan.sizes]
     found: dict[str, Any] = {"plans": {str(one.rows): data.gate_plan(one.owner_dsn) for one in databases}}
     with _applications({str(one.rows): App("ours", one) for one in databases}) as apps:
         works = {rows: Workloads(app) for rows, app in apps.items()}
@@ -327,17 +330,17 @@ def _growth(plan: Plan, databases: Sequence[Database]) -> dict[str, Any]:
     return found
 
 
-def _imports(plan: Plan, database: Database) -> dict[str, list[float]]:
+def _imports(bench: Bench) -> dict[str, list[float]]:
     """Return the milliseconds of each import alone, in a new interpreter."""
     statements = {"function_app": "import function_app", "libraries": LIBRARIES}
     found: dict[str, list[float]] = {name: [] for name in statements}
-    for number in range(plan.imports + 1):
+    for number in range(bench.plan.imports + 1):
         for name, statement in statements.items():
             code = f"import time; t = time.perf_counter(); {statement}; print((time.perf_counter() - t) * 1e3)"
             done = subprocess.run(
                 [sys.executable, "-c", code],
                 cwd=ROOT,
-                env=os.environ | database.environment,
+                env=os.environ | bench.database.environment,
                 capture_output=True,
                 text=True,
                 check=True,
@@ -345,3 +348,28 @@ def _imports(plan: Plan, database: Database) -> dict[str, list[float]]:
             if number:  # the first one may have compiled
                 found[name].append(round(float(done.stdout), 1))
     return found
+
+
+type _Part = tuple[str, Callable[[Bench], Any]]
+
+PARTS: dict[str, _Part] = {
+    "throughput": ("The applications in turn", _throughput),
+    "ledger": ("The gate, while a ledger is verified", _ledger),
+    "neighbour": ("The gate, while another account does its worst", _neighbour),
+    "consents": ("The gate of a twin with many consents", _consents),
+    "consents, all attributes": ("The same with all attributes", lambda bench: _consents(bench, workloads.ATTRIBUTES)),
+    "renewals": (
+        "A no on a consent that has been renewed often",
+        lambda bench: renewals.run(bench.ours, bench.plan.renewals),
+    ),
+    "tokens": ("The gate by tokens of a secret and of an identity provider", _tokens),
+    "telemetry": ("With telemetry and without", _telemetry),
+    "profile": ("Profiling", _profiles),
+}
+"""What is measured while the applications run, by its name in results.json."""
+ALONE: dict[str, _Part] = {
+    "growth": ("The same requests to databases of different sizes", _growth),
+    "import_ms": ("Import times", _imports),
+    "cold_start_ms": ("Cold starts", _cold_starts),
+}
+"""What is measured after that."""

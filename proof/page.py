@@ -69,7 +69,8 @@ class _Figures:
         file = BENCH / "results.json"
         self.bench: dict[str, Any] | None = json.loads(file.read_text()) if file.exists() else None
         if self.bench:
-            self.dates["bench"] = self.bench["made_at"].partition("T")[0]
+            days = {self.bench["made_at"].partition("T")[0], *self.bench.get("again", {}).values()}
+            self.dates["bench"] = " to ".join(sorted({min(days), max(days)}))
 
     def of(self, step: str, name: str) -> Any:
         """Return the figures of a step, or None if it has none."""
