@@ -91,16 +91,17 @@ async def spare(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
         await app(scope, receive, send)
 
 
+# Copies: the thread that exports asks while the event loop counts.
 def _failures(_: CallbackOptions) -> Iterable[Observation]:
-    for (service, error), count in failures.items():
+    for (service, error), count in failures.copy().items():
         yield Observation(count, {"service": service, "error.type": error})
 
 
 def _fetches(_: CallbackOptions) -> Iterable[Observation]:
-    for (issuer, error), count in fetches.items():
+    for (issuer, error), count in fetches.copy().items():
         yield Observation(count, {"issuer": issuer} | ({"error.type": error} if error else {}))
 
 
 def _unknown(_: CallbackOptions) -> Iterable[Observation]:
-    for issuer, count in unknown_ids.items():
+    for issuer, count in unknown_ids.copy().items():
         yield Observation(count, {"issuer": issuer})
