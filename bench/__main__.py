@@ -15,9 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import measure, report, stack
-from devstack import local
-
-FOLDER = local.FOLDER / "bench"
+from bench.compare import FOLDER
 
 
 def main() -> None:
@@ -51,8 +49,7 @@ def _measure(plan: measure.Plan, parts: list[str], again: list[str], results: Pa
         for part in measure.run(again or parts, plan, stores, partial(print, file=sys.stderr, flush=True)):
             found |= part | {"seconds": spent + round(time.monotonic() - started)}
             if again:
-                days = dict.fromkeys(part.keys() & set(parts), datetime.now(UTC).date().isoformat())
-                found["again"] = found.get("again", {}) | days
+                found["again"] = found.get("again", {}) | dict.fromkeys(part, datetime.now(UTC).date().isoformat())
             unfinished.write_text(json.dumps(found))
     if missing := set(parts) - found.keys():
         sys.exit(f"Still to be measured, by AGAIN: {'; '.join(sorted(missing))}")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -93,6 +93,7 @@ class Bench:
     databases: dict[int, Database]
     apps: dict[str, App]
     work: Workloads
+    say: Callable[[str], None]
 
     @property
     def database(self) -> Database:
@@ -127,16 +128,17 @@ def run(names: Sequence[str], plan: Plan, stack: Stack, say: Callable[[str], Non
     sizes = plan.sizes if "growth" in names else ()
     databases = {rows: stack.database(rows) for rows in sorted({plan.rows, *sizes})}
     with _applications({name: App(name, databases[plan.rows]) for name in APPS}) as apps:
-        bench = Bench(plan, databases, apps, Workloads(apps["ours"]))
+        bench = Bench(plan, databases, apps, Workloads(apps["ours"]), say)
         say(f"Warming up, {plan.warm_up} requests each …")
         yield {"rss_mb": {name: _warm_up(app, bench.work, plan.warm_up) for name, app in apps.items()}}
-        for name in filter(PARTS.__contains__, names):
-            text, measure = PARTS[name]
-            say(f"{text} …")
-            yield {name: measure(bench)}
-    for name in filter(ALONE.__contains__, names):
-        text, measure = ALONE[name]
-        say(f"{text} …")
+        yield from _measured(names, PARTS, bench)
+    yield from _measured(names, ALONE, bench)
+
+
+def _measured(names: Sequence[str], parts: Mapping[str, "_Part"], bench: Bench) -> Iterator[dict[str, Any]]:
+    for name in filter(parts.__contains__, names):
+        text, measure = parts[name]
+        bench.say(f"{text} …")
         yield {name: measure(bench)}
 
 
@@ -186,6 +188,7 @@ def _throughput(bench: Bench) -> dict[str, Any]:
     plan = bench.plan
     found = {}
     for name in plan.workloads:
+        bench.say(f"{name}: {plan.rounds} rounds …")
         loads = {label: (app, bench.work.of(app, name)) for label, app in bench.apps.items()}
         found[name] = rounds(plan.rounds, plan.seconds, loads)
     return found

@@ -43,7 +43,8 @@ def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Cou
         while not stop.is_set():
             try:
                 answer = await act(number, client)
-            except httpx.TransportError:  # closed by the server: unused for 5 s, or 429 before it had the whole body
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # Closed by the server: unused for 5 s, or 429 before it had the whole body.
                 continue
             seen[answer.status_code] += 1
             if answer.status_code in {429, 503}:
