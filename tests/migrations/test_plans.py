@@ -2,6 +2,8 @@
 
 import asyncio
 
+import asyncpg
+
 from devstack.postgres import SERVING, SUPERUSER
 from tests.migrations.test_carry_over import AFTER, Database, client_on, database
 from tests.support.app import Client, make_twin
@@ -14,6 +16,12 @@ READ_WHOLE = """
     SELECT relname, seq_tup_read FROM pg_stat_user_tables WHERE seq_tup_read > 0 AND relname <> 'restore_state'
 """
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = $1"
+
+
+async def end_of_sessions(superuser: asyncpg.Connection) -> None:
+    """Wait for the end of all sessions that served: until then none tells what it has read."""
+    while await superuser.fetchval(SESSIONS, SERVING):
+        await asyncio.sleep(0.05)
 
 
 async def acts(owner: Client, paula: Client, number: int, mine: str, hers: str) -> None:
@@ -39,9 +47,7 @@ async def test_sessions_that_planned_on_small_tables_read_none_of_them_whole(
         await superuser.execute("SELECT pg_stat_reset()")
         async with client_on(database, settings, "owner") as owner, client_on(database, settings, "paula") as paula:
             await acts(owner, paula, 30, *twins)
-        # A session tells what it has read at its end.
-        while await superuser.fetchval(SESSIONS, SERVING):
-            await asyncio.sleep(0.05)
+        await end_of_sessions(superuser)
         assert await superuser.fetch(READ_WHOLE) == []
         assert await superuser.fetchval("SELECT sum(idx_scan) FROM pg_stat_user_tables") > 1000
 
@@ -80,8 +86,7 @@ async def test_a_verification_reads_each_consent_of_a_twin_with_most_of_them_a_f
         await superuser.execute("SELECT pg_stat_reset()")
         async with client_on(database, settings, "owner") as owner:
             found = await verify(owner, f"/api/v1/twins/{twin_id}")
-        while await superuser.fetchval(SESSIONS, SERVING):
-            await asyncio.sleep(0.05)
+        await end_of_sessions(superuser)
         read = await superuser.fetchval("SELECT idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'consents'")
     assert (found["valid"], found["events"]) == (True, 2 * many)
     assert read < 10 * many

@@ -20,7 +20,7 @@ from twins.ledger.outcome import DifferenceError
 from twins.ledger.replay import Replay
 
 _CHUNK = 200
-"""The number of rows to decode in the event loop at a time, by one verification: sixteen kept the gate from it."""
+"""The number of rows to fetch, and so to decode in the event loop, in a turn: without turns sixteen kept the gate."""
 _PURPOSES = 1000
 REQUESTED = Lane("verification", threads=1, within=2.0)  # for one chunk
 
