@@ -74,7 +74,7 @@ def _named(text: str, index: int) -> str:
 
 def _check_prose(text: object) -> object:
     """Refuse the first character that prose may not have, by its name and place."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or (text.isascii() and text.isprintable()):
         return text
     if refused := _NOT_IN_PROSE.search(text):
         raise ValueError(f"has {_named(text, refused.start())}, which is not allowed")
@@ -137,10 +137,11 @@ class Text:
         return core_schema.no_info_after_validator_function(self._kept, schema)
 
     def _kept(self, text: str) -> str:
-        if not _VISIBLE.search(text):
-            raise ValueError(REFUSED)
-        if not text.isascii() and (self.pattern == PROSE or not self.verbatim):
-            _check_marks(text)
+        if not text.isascii():  # the pattern has seen all that is invisible in ASCII
+            if not _VISIBLE.search(text):
+                raise ValueError(REFUSED)
+            if self.pattern == PROSE or not self.verbatim:
+                _check_marks(text)
         if self.verbatim:
             return text
         text = normalise(text)

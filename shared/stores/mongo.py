@@ -14,7 +14,7 @@ os.environ.setdefault("MOTOR_MAX_WORKERS", "32")
 import bson.errors
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
-from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection, AsyncIOMotorDatabase
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo.errors import PyMongoError
 
 from shared.http.problems import Unavailable
@@ -26,7 +26,6 @@ InvalidBSON = bson.errors.InvalidBSON
 
 type Document = dict[str, Any]
 type Collection = AsyncIOMotorCollection
-type Database = AsyncIOMotorDatabase
 
 _CODEC = CodecOptions[Document](uuid_representation=UuidRepresentation.STANDARD)
 """As the client's: without it a UUID cannot be encoded."""
@@ -48,6 +47,7 @@ class Mongo:
         self._settings = settings
         self._options = options
         self._client: AsyncIOMotorClient[Document] | None = None
+        self._collections: dict[str, Collection] = {}
 
     def _open(self) -> "AsyncIOMotorClient[Document]":
         if self._client is None:
@@ -68,29 +68,27 @@ class Mongo:
         return self._client
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[Database]:
-        """Yield the database for a little longer than one operation; raises `Unavailable`."""
+    async def collection(self, name: str) -> AsyncIterator[Collection]:
+        """Yield a collection for a little longer than one operation; raises `Unavailable`."""
         try:
             # Operations wait for a thread while others hang; that wait has no other limit.
             async with asyncio.timeout(self._settings.mongodb_timeout + 0.5):
-                yield self._open()[self._settings.mongodb_database]
+                found = self._collections.get(name)
+                if found is None:  # kept: Motor makes three objects for each
+                    found = self._collections[name] = self._open()[self._settings.mongodb_database][name]
+                yield found
         except (PyMongoError, TimeoutError) as error:
             logger.warning("MongoDB is unavailable", extra={"error": type(error).__name__})
             raise Unavailable("The document store does not answer in time.") from error
 
-    @asynccontextmanager
-    async def collection(self, name: str) -> AsyncIterator[Collection]:
-        """Yield a collection, as `database` does."""
-        async with self.database() as database:
-            yield database[name]
-
     async def ping(self) -> None:
         """Run `ping` on the primary; raises `Unavailable`."""
-        async with self.database() as database:
-            await database.command("ping")
+        async with self.collection("ping") as collection:
+            await collection.database.command("ping")
 
     async def close(self) -> None:
         """Close the client; the next use opens a new one."""
         client, self._client = self._client, None
+        self._collections.clear()
         if client is not None:
             client.close()
