@@ -33,13 +33,15 @@ type Act = Callable[[int, httpx.AsyncClient], Awaitable[httpx.Response]]
 def beside(url: str, token: str, acts: dict[str, Act]) -> Iterator[dict[str, Counter[int]]]:
     """Run the load of the account `LOUD` during the block, and yield the number of answers by kind of work and status.
 
-    After 429 or 503 a client waits for `Retry-After`.
+    After 429 or 503 a client waits for `Retry-After`. The clients begin within a second: together they would come
+    back together, again and again, and a flood of what is refused is not what is measured.
     """
     answers: dict[str, Counter[int]] = {name: Counter() for name in acts}
     stop = threading.Event()
     headers = {"Authorization": f"Bearer {token}"}
 
     async def repeat(seen: Counter[int], act: Act, number: int, client: httpx.AsyncClient) -> None:
+        await asyncio.sleep(number / CLIENTS)
         while not stop.is_set():
             try:
                 answer = await act(number, client)

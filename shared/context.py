@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from shared.auth import Authenticator
 from shared.digests import Digests
 from shared.http.bounds import Bounds
+from shared.http.second_process import SecondProcess
 from shared.signing import Signer
 from shared.stores.mongo import Mongo
 from shared.stores.postgres import Postgres
@@ -23,6 +24,7 @@ class Context:
     digests: Digests
     signer: Signer
     bounds: Bounds
+    second_process: SecondProcess | None
 
 
 async def context_of(request: Request) -> Context:

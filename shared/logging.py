@@ -24,8 +24,13 @@ _current: ContextVar[Request | None] = ContextVar("request", default=None)
 def begin(request_id: str) -> Request:
     """Start the log fields of one request: every line until its end carries `request_id`."""
     request = Request(request_id)
-    _current.set(request)
+    resume(request)
     return request
+
+
+def resume(request: Request) -> None:
+    """Go on with a request that began elsewhere."""
+    _current.set(request)
 
 
 def bind(**fields: str) -> None:

@@ -103,6 +103,9 @@ class Settings(BaseModel):
     public_url: Origin | None = None
     """The origin at which callers reach this service. Never taken from a request, whose sender chooses `Host`."""
 
+    second_process: bool = True
+    """Whether a process of its own answers what is heavy for the processor; it begins with the first such request."""
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     applicationinsights_connection_string: SecretStr | None = None
     """Where set, telemetry goes to Azure Monitor."""

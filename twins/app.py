@@ -8,6 +8,7 @@ from shared.auth import Authenticator
 from shared.azure.identity import EntraToken, VaultSecret, mongo_options
 from shared.digests import Digests
 from shared.http.application import Application
+from shared.http.second_process import SecondProcess
 from shared.settings import ConfigurationError
 from shared.signing import Signer, SigningKeyError, parse_keys
 from shared.stores.mongo import Mongo
@@ -47,6 +48,8 @@ def create_app(settings: Settings | None = None) -> Application:
         )
 
     async def close() -> None:
+        if context.second_process is not None:
+            await context.second_process.close()
         await context.postgres.close()
         await context.mongo.close()
 
@@ -58,7 +61,7 @@ def create_app(settings: Settings | None = None) -> Application:
         contact={"name": "The operator of this service"},
         license_info={"name": "MIT", "identifier": "MIT"},
         openapi_tags=[{"name": resource.tag, "description": resource.description} for resource in RESOURCES],
-        telemetry=telemetry.configure(settings, "twins"),
+        tracer=telemetry.configure(settings, "twins"),
         # FastAPI matches included routes twice: once for their router, and once for themselves.
         routes=[route for resource in RESOURCES for route in resource.router.routes],
         scopes=SCOPES,
@@ -97,6 +100,7 @@ def _context(settings: Settings, keys: Keys | None, receipt_keys: Keys) -> Conte
         digests=digests,
         signer=Signer(receipt_keys),
         bounds=bounds(settings),
+        second_process=SecondProcess("twins.app:create_app", settings) if settings.second_process else None,
         holders=holders(),
     )
 

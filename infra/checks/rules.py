@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from infra.checks.deployment import Deployment
 from migrations.roles import LIMITS
+from shared.http.second_process import CONNECTIONS
 from twins.settings import Settings
 
 type Problems = Iterator[str]
@@ -294,7 +295,7 @@ def names_are_allowed(deployment: Deployment) -> Problems:
 
 
 def connections_fit(deployment: Deployment) -> Problems:
-    """The highest number of instances times the pool stays below the connections of PostgreSQL."""
+    """The highest number of instances times what each opens stays below the connections of PostgreSQL."""
     servers, sites = deployment.of(POSTGRES), deployment.of(SITE)
     if len(servers) != 1 or len(sites) != 1:
         yield "there is not one server and one site"
@@ -304,8 +305,9 @@ def connections_fit(deployment: Deployment) -> Problems:
         yield f"how many connections {size} takes is not known here"
         return
     instances = sites[0].get("properties.functionAppConfig.scaleAndConcurrency.maximumInstanceCount")
-    # The timer runs in an instance of its own.
-    clients = (instances + 1) * int(deployment.settings["POSTGRES_POOL_MAX"])
+    second = CONNECTIONS if deployment.settings["SECOND_PROCESS"] == "true" else 0
+    # The timer runs in an instance of its own, which has no second process.
+    clients = (instances + 1) * int(deployment.settings["POSTGRES_POOL_MAX"]) + instances * second
     pooled = _postgres_parameters(deployment).get("pgbouncer.enabled") == "true"
     limit = PGBOUNCER_CLIENTS if pooled else USER_CONNECTIONS[size] - OTHER_CONNECTIONS
     if clients > limit:

@@ -1,21 +1,21 @@
 """`Application`: a FastAPI app with problem documents, pages, a completed OpenAPI document and middleware."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from functools import cached_property
 from typing import Any, override
 
 from fastapi import FastAPI
 from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
-from fastapi.telemetry._asgi import ExceptionTelemetryMiddleware
+from opentelemetry.trace import Tracer
+from starlette.applications import Starlette
 from starlette.middleware.exceptions import ExceptionMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.http.middleware import wrap
 from shared.http.openapi import complete
 from shared.http.pages import add_pages
 from shared.http.routing import ApiRoute
 from shared.http.validation import add_handlers
-from shared.telemetry import spare
 
 
 class Application(FastAPI):
@@ -23,8 +23,8 @@ class Application(FastAPI):
 
     `drain` is the timer's work on Azure Functions; elsewhere the lifespan repeats it in the
     background. `start` does early what a first request would wait for, and `close` closes the app's
-    connections. `scopes` are those of tokens, with a sentence each, and `read_scope` the one that is for
-    reading. `options` are those of FastAPI.
+    connections. `tracer` makes a span of each request. `scopes` are those of tokens, with a sentence each,
+    and `read_scope` the one that is for reading. `options` are those of FastAPI.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Application(FastAPI):
         drain: Callable[[], Awaitable[None]],
         close: Callable[[], Awaitable[None]],
         start: Callable[[], Awaitable[None]] | None = None,
+        tracer: Tracer | None = None,
         scopes: Mapping[str, str] | None = None,
         read_scope: str | None = None,
         **options: Any,
@@ -41,20 +42,28 @@ class Application(FastAPI):
         self.drain = drain
         self.close = close
         self.start = start
-        self._is_traced = (options.get("telemetry") or {}).get("tracing", False)
+        self._tracer = tracer
         self._scopes = scopes or {}
         self._read_scope = read_scope
         add_handlers(self)
         add_pages(self)
 
     @override
-    def build_middleware_stack(self) -> ASGIApp:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Without FastAPI's telemetry: it describes each request before the sampler drops it, and its logs repeat
+        # validation messages.
+        await Starlette.__call__(self, scope, receive, send)
+
+    @cached_property
+    def answering(self) -> ASGIApp:
+        """What answers a request within the layers that each goes through once, in whatever process."""
         # Without FastAPI's layers for what is done here already: `outcome` answers 500, and `ApiRoute` bounds bodies.
         handlers = {kind: handler for kind, handler in self.exception_handlers.items() if kind is not Exception}
-        app: ASGIApp = ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers)
-        if self._is_traced:
-            app = partial(spare, app)
-        return wrap(ExceptionTelemetryMiddleware(app), self.drain, self.close)
+        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers)
+
+    @override
+    def build_middleware_stack(self) -> ASGIApp:
+        return wrap(self.answering, self.drain, self.close, self._tracer)
 
     @override
     def openapi(self) -> dict[str, Any]:

@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from uuid import uuid4
 
+from opentelemetry.trace import Tracer
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import logging
 from shared.http.problems import InternalError
+from shared.telemetry import traced
 
 logger = python_logging.getLogger(__name__)
 
@@ -39,10 +42,12 @@ _READS = {"GET", "HEAD"}
 type _Work = Callable[[], Awaitable[None]]
 
 
-def wrap(app: ASGIApp, drain: _Work, close: _Work) -> ASGIApp:
+def wrap(app: ASGIApp, drain: _Work, close: _Work, tracer: Tracer | None = None) -> ASGIApp:
     """Return `app` inside all layers, innermost first; the lifespan calls `drain` and `close`."""
     for layer in (head, outcome, headers):
         app = partial(layer, app)
+    if tracer is not None:
+        app = partial(traced, app, tracer)
     return partial(lifespan, app, drain, close)
 
 
@@ -122,10 +127,9 @@ async def outcome(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
     try:
         await app(scope, receive, send_noted)
     except Exception as error:  # noqa: BLE001 - the client gets an answer in any case
-        # The text may contain client data, so only the class and the place are logged.
-        logger.error("Unhandled exception", extra=_where(error))  # noqa: TRY400
+        response = failed(error, scope["path"])
         if not status:
-            await InternalError("The server failed.").response(scope["path"])(scope, receive, send_noted)
+            await response(scope, receive, send_noted)
     reads = status < 400 and scope["method"] in _READS  # noqa: PLR2004
     log: logging.Request = scope["log"]
     by, level, message, fields = log.last or (logger, python_logging.INFO, "Request", {})
@@ -141,6 +145,13 @@ async def outcome(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
             "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
         }
         by.log(level, message, extra=extra)
+
+
+def failed(error: Exception, path: str) -> Response:
+    """Log an unhandled exception, and return the answer to its request."""
+    # The text may contain client data, so only the class and the place are logged.
+    logger.error("Unhandled exception", extra=_where(error))
+    return InternalError("The server failed.").response(path)
 
 
 async def head(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,6 +20,7 @@ from shared.context import Context
 from shared.http import arguments, declarations
 from shared.http.bounds import Kind, kind_of
 from shared.http.problems import InsufficientScope
+from shared.http.second_process import LARGE, is_in_second_process
 
 # FastAPI looks whether a model is of Pydantic 1. None is, and the import takes 32 ms of a cold start.
 compat.is_pydantic_v1_model_class = lambda cls: False  # noqa: ARG005
@@ -97,17 +98,23 @@ class ApiRoute(APIRoute):
             media_types.append("application/merge-patch+json")
 
         kind = kind_of(endpoint)
+        is_heavy, may_be_large = is_in_second_process(endpoint), max_body > LARGE
 
         async def answer(scope: Scope, receive: Receive) -> Response:
             request = arguments.BoundedRequest(scope, receive)
             request.max_body = max_body
             context: Context = scope["app"].state.context
-            user = await context.authenticator.authenticate(",".join(request.headers.getlist("authorization")) or None)
-            scope["user"] = user
-            logging.bind(**user.logged)
-            check_scopes(user)
+            user = scope.get("user")  # in the second process: the first has let this request in
+            if user is None:
+                token = ",".join(request.headers.getlist("authorization")) or None
+                user = scope["user"] = await context.authenticator.authenticate(token)
+                logging.bind(**user.logged)
+                check_scopes(user)
             if isinstance(kind, Kind):
                 with context.bounds.place(kind, user):
+                    second = context.second_process
+                    if second is not None and (is_heavy or (may_be_large and len(await request.body()) > LARGE)):
+                        return await second.answer(scope, b"" if is_heavy else await request.body())
                     return await serve(request, await _content(request, parameters, body, media_types))
             content = await _content(request, parameters, body, media_types)
             with context.bounds.place(kind(content.get(body)), user):

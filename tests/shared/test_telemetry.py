@@ -4,11 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler
+from opentelemetry.trace import StatusCode
+from starlette.types import Scope, Send
 
 from devstack.local import ROOT
 from shared import telemetry
@@ -74,19 +81,68 @@ def test_a_trace_that_its_caller_does_not_record_has_lines_and_no_spans(exported
     assert f"0x{UNRECORDED}" not in {span["context"]["trace_id"] for span in exported["spans"]}
 
 
-async def test_drivers_make_no_spans_in_a_request_that_is_not_recorded() -> None:
+async def traced(sampler: Sampler, status: int = 200, **scope: object) -> tuple[list[ReadableSpan], list[bool]]:
+    """Send one request through the layer, and return the spans, and whether drivers were to make theirs."""
     seen: list[bool] = []
 
-    async def app(*_: object) -> None:
+    async def app(scope: Scope, _: object, send: Send) -> None:
         seen.append(is_instrumentation_enabled())
+        assert trace.get_current_span().get_span_context().is_valid  # for the lines of the log
+        if status == 0:
+            raise ConnectionResetError
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body"})
 
     async def nothing(*_: object) -> Any:
         pass
 
-    await telemetry.spare(app, {}, nothing, nothing)
-    with trace.use_span(TracerProvider().get_tracer("test").start_span("request")):
-        await telemetry.spare(app, {}, nothing, nothing)
-    assert seen == [False, True]
+    kept = InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler)
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    sent = {"type": "http", "method": "GET", "path": "/ready", "query_string": b"", "headers": []} | scope
+    with suppress(ConnectionResetError):
+        await telemetry.traced(app, provider.get_tracer("test"), sent, nothing, nothing)
+    assert not trace.get_current_span().get_span_context().is_valid
+    return list(kept.get_finished_spans()), seen
+
+
+async def test_drivers_make_no_spans_in_a_request_that_is_not_recorded() -> None:
+    assert await traced(ALWAYS_OFF) == ([], [False])
+    (span,), seen = await traced(ALWAYS_ON)
+    assert (span.name, span.status.status_code, seen) == ("GET", StatusCode.UNSET, [True])
+
+
+async def test_a_span_has_what_the_conventions_of_http_ask_for() -> None:
+    """OpenTelemetry semantic conventions 1.44, HTTP server spans."""
+    route = SimpleNamespace(path_format="/api/v1/twins/{twin_id}")
+    headers = [(b"host", b"[::1]:7071"), (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())]
+    asked = {"method": "BREW", "path": "/api/v1/twins/7", "query_string": b"q=Zebulon", "route": route}
+    (span,), _ = await traced(ALWAYS_ON, 503, headers=headers, scheme="https", http_version="2", **asked)
+    assert span.name == "HTTP /api/v1/twins/{twin_id}"
+    assert dict(span.attributes or {}) == {
+        "http.request.method": "_OTHER",
+        "http.response.status_code": 503,
+        "http.route": "/api/v1/twins/{twin_id}",
+        "network.protocol.version": "2",
+        "url.scheme": "https",
+        "url.path": "/api/v1/twins/7",
+        "url.query": "REDACTED",
+        "server.address": "::1",
+        "server.port": 7071,
+        "error.type": "503",
+    }
+    assert span.status.status_code is StatusCode.ERROR
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}" if span.parent else "") == (TRACE, PARENT)
+
+
+async def test_a_request_that_is_not_answered_or_has_a_bad_host_has_a_span_too() -> None:
+    (span,), _ = await traced(ALWAYS_ON, 0, headers=[(b"host", b"[::1")])
+    assert dict(span.attributes or {}) == {
+        "http.request.method": "GET",
+        "network.protocol.version": "1.1",
+        "url.scheme": "http",
+        "url.path": "/ready",
+    }
 
 
 def test_the_worker_instruments_no_more_than_the_app_does() -> None:

@@ -53,6 +53,8 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
         "ACCOUNT_REQUESTS": "1000",
         "ACCOUNT_DECISIONS": "1000",
         "ACCOUNT_NOES": "1000",
+        # A process for each application that a test makes; those of the second process turn it on.
+        "SECOND_PROCESS": "false",
         "LOG_LEVEL": "DEBUG",
         "LOG_NAMES": "false",
     }

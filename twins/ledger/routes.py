@@ -7,6 +7,7 @@ from shared.http.bounds import of_kind
 from shared.http.openapi import headers
 from shared.http.paging import Paging
 from shared.http.routing import answer, api_router
+from shared.http.second_process import in_second_process
 from twins.bounds import VERIFICATION
 from twins.context import Ctx
 from twins.ledger import service
@@ -27,6 +28,7 @@ async def get_ledger(twin_id: TwinId, user: User, ctx: Ctx, pages: Paging) -> Re
 
 @router.get("/verification", response_model=Verification)
 @of_kind(VERIFICATION)
+@in_second_process
 async def verify_ledger(twin_id: TwinId, user: User, ctx: Ctx) -> Response:
     """Recompute the whole hash chain, replay its events, and name the first difference from what was written.
 

@@ -14,6 +14,7 @@ from shared.http.openapi import headers, problems, scopes_that_open
 from shared.http.paging import Paging
 from shared.http.problems import NotAcceptable
 from shared.http.routing import answer, api_router
+from shared.http.second_process import in_second_process
 from twins.context import Ctx
 from twins.decision.problems import ConsentRequired
 from twins.parent import TwinId
@@ -104,6 +105,7 @@ async def restore_version(twin_id: TwinId, version: Version, user: User, ctx: Ct
     response_model=list[PatchOperation],
     responses={200: {"content": {"application/json-patch+json": {}}, "description": "A JSON Patch"}},
 )
+@in_second_process
 async def diff_versions(
     twin_id: TwinId,
     user: User,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from devstack.postgres import SERVING
+from shared.http.second_process import CONNECTIONS
 from tests.resilience.harness.app import App
 from tests.resilience.harness.audit import audit_documents, audit_personas, audit_twins
 from tests.resilience.harness.clients import Clients
@@ -73,7 +74,7 @@ class Scenario:
 
     async def gives_back(self) -> None:
         """Hold no more connections than the pools may have, in the processes and in PostgreSQL."""
-        await eventually(self.sessions, POOL_MAX * len(self.apps))
+        await eventually(self.sessions, (POOL_MAX + CONNECTIONS) * len(self.apps))
         for app in self.apps:
             assert app.connections() <= POOL_MAX + MONGO_POOL_MAX + MONGO_MONITORS
             assert app.process.num_threads() <= THREADS

@@ -1,0 +1,183 @@
+"""`SecondProcess`: another process of the same app, which answers what would keep the first from answering others.
+
+Threads are not enough for that: one that parses a large body or collects garbage keeps the interpreter, and the gate
+waited up to 0.15 s for it.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging as python_logging
+import os
+import pickle
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import Response
+from starlette.types import Scope
+
+from shared import logging
+from shared.http.problems import Unavailable
+from shared.settings import Settings
+
+logger = python_logging.getLogger(__name__)
+
+CONNECTIONS = 2
+"""The most connections to each store that the second process opens."""
+LARGE = 64 * 1024
+"""The size in bytes from which a body is parsed there."""
+
+_SILENCE = 20.0
+"""Seconds without a sign of life after which the process is ended."""
+
+_SCOPE = {
+    *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers")
+}
+_SIZE = struct.Struct("!I")
+_MAIN = "from shared.http.serving import main; main()"
+_MARK = "_is_in_second_process"
+
+
+def in_second_process[Endpoint: Callable[..., Any]](endpoint: Endpoint) -> Endpoint:
+    """Declare that the second process answers requests to this endpoint, if there is one."""
+    setattr(endpoint, _MARK, True)
+    return endpoint
+
+
+def is_in_second_process(endpoint: Callable[..., Any]) -> bool:
+    """Return whether `in_second_process` declared it."""
+    return getattr(endpoint, _MARK, False)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that the first process has let in: its scope with the user, and its body."""
+
+    scope: Scope
+    body: bytes
+    log: logging.Request
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the first process sends and logs."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+    log: logging.Request
+    lines: list[python_logging.LogRecord]
+
+
+class SecondProcess:
+    """Begins with the first request for it, and ends with this process, or when it gives no sign of life."""
+
+    def __init__(self, factory: str, settings: Settings) -> None:
+        """`factory` is the place of the function that makes the app of settings, as `module:function`."""
+        self._factory = factory
+        # With telemetry on, the rows of its requests are this process's.
+        fewer = {"postgres_pool_min": 0, "postgres_pool_max": CONNECTIONS, "postgres_pool_reserved": 0}
+        others = {"mongodb_pool_max": CONNECTIONS, "applicationinsights_connection_string": None}
+        self._settings = settings.model_copy(update={**fewer, **others, "second_process": False})
+        self._starting = asyncio.Lock()
+        self._writer: asyncio.StreamWriter | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._waiting: dict[int, asyncio.Future[Answered]] = {}
+        self._numbers = itertools.count()
+
+    async def answer(self, scope: Scope, body: bytes) -> Response:
+        """Return the answer to a request whose user the scope has; raises `Unavailable`."""
+        log: logging.Request = scope["log"]
+        kept = {name: value for name, value in scope.items() if name in _SCOPE}
+        answered = await self._ask(Asked({**kept, "user": scope["user"]}, body, log))
+        log.fields, log.last = answered.log.fields, answered.log.last
+        for line in answered.lines:
+            python_logging.getLogger(line.name).handle(line)
+        response = Response(answered.body, answered.status)
+        response.raw_headers = answered.headers
+        return response
+
+    async def close(self) -> None:
+        """End the process; the next request begins another."""
+        if self._reading is not None:
+            self._reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reading
+
+    async def _ask(self, asked: Asked) -> Answered:
+        number, future = next(self._numbers), asyncio.get_running_loop().create_future()
+        try:
+            async with self._starting:
+                writer = self._writer or await self._start()
+            self._waiting[number] = future
+            write(writer, (number, asked))
+            answered: Answered = await future
+        except OSError as error:
+            raise _ended(error) from error
+        finally:
+            self._waiting.pop(number, None)
+        return answered
+
+    async def _start(self) -> asyncio.StreamWriter:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-c", _MAIN, self._factory, str(theirs.fileno())),
+                # A host adds the folders of its packages to the path of this process only.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        reader, writer = await asyncio.open_connection(sock=ours)
+        write(writer, self._settings)
+        self._writer = writer
+        self._reading = asyncio.create_task(self._read(reader, process, writer))
+        return writer
+
+    async def _read(
+        self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter
+    ) -> None:
+        try:
+            while True:
+                async with asyncio.timeout(_SILENCE):
+                    found = await read(reader)
+                if found is not None:
+                    number, answered = found
+                    if (future := self._waiting.get(number)) is not None and not future.done():
+                        future.set_result(answered)
+        except (OSError, EOFError, TimeoutError) as error:
+            logger.error("The second process has ended", extra={"error": type(error).__name__})  # noqa: TRY400
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            self._writer = None
+            writer.close()
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(ConnectionResetError())
+            await process.wait()
+
+
+def _ended(error: OSError) -> Unavailable:
+    logger.warning("The second process is unavailable", extra={"error": type(error).__name__})
+    return Unavailable("The process for this work has ended; another begins with the next request.")
+
+
+def write(writer: asyncio.StreamWriter, message: object) -> None:
+    """Send a message to the other process."""
+    content = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
+    writer.write(_SIZE.pack(len(content)) + content)
+
+
+async def read(reader: asyncio.StreamReader) -> Any:
+    """Return the next message from the other process; raises `EOFError` or `OSError` where it has ended."""
+    try:
+        (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
+        # Both ends of the pair of sockets are this program's.
+        return pickle.loads(await reader.readexactly(size))  # noqa: S301
+    except asyncio.IncompleteReadError as error:
+        raise EOFError from error

@@ -1,0 +1,101 @@
+"""The second process: it answers the requests that come over its connection to the first."""
+
+import asyncio
+import importlib
+import logging as python_logging
+import os
+import socket
+import sys
+from contextvars import ContextVar
+from logging.handlers import QueueHandler
+from typing import override
+
+from starlette.types import Message
+
+from shared import logging
+from shared.http.application import Application
+from shared.http.middleware import failed
+from shared.http.second_process import Answered, Asked, read, write
+
+_BEAT = 2.0
+"""Seconds between two signs of life."""
+_NICENESS = 10
+"""What waits for a verification can wait a little longer; what waits for the gate cannot."""
+
+_lines: ContextVar[list[python_logging.LogRecord] | None] = ContextVar("lines", default=None)
+
+
+class _Lines(QueueHandler):
+    """Keeps the lines of each request for the first process, which has the handlers."""
+
+    def __init__(self) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+
+    @override
+    def enqueue(self, record: python_logging.LogRecord) -> None:
+        lines = _lines.get()
+        if lines is not None:
+            lines.append(record)
+        elif python_logging.lastResort is not None:
+            python_logging.lastResort.handle(record)
+
+
+async def serve(factory: str, connection: socket.socket) -> None:
+    """Answer what comes over a connection, until its end."""
+    reader, writer = await asyncio.open_connection(sock=connection)
+    settings = await read(reader)
+    module, _, name = factory.partition(":")
+    app: Application = getattr(importlib.import_module(module), name)(settings)
+    beating = asyncio.create_task(_beat(writer))
+    tasks: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            number, asked = await read(reader)
+            task = asyncio.create_task(_answer(app, writer, number, asked))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    except (EOFError, OSError):
+        pass
+    finally:
+        for task in (beating, *tasks):
+            task.cancel()
+        writer.close()
+        await app.close()
+
+
+async def _beat(writer: asyncio.StreamWriter) -> None:
+    while True:
+        write(writer, None)
+        await asyncio.sleep(_BEAT)
+
+
+async def _answer(app: Application, writer: asyncio.StreamWriter, number: int, asked: Asked) -> None:
+    logging.resume(asked.log)
+    lines: list[python_logging.LogRecord] = []
+    _lines.set(lines)
+    status, headers, content = 500, [], bytearray()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": asked.body, "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status, headers
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], list(message["headers"])
+        else:
+            content.extend(message.get("body", b""))
+
+    scope = {**asked.scope, "app": app, "log": asked.log}
+    try:
+        await app.answering(scope, receive, send)
+    except Exception as error:  # noqa: BLE001 - the client gets an answer in any case
+        await failed(error, scope["path"])(scope, receive, send)
+    write(writer, (number, Answered(status, headers, bytes(content), asked.log, lines)))
+
+
+def main() -> None:
+    """Serve the app that the command line names, over the connection that it names."""
+    _, factory, descriptor = sys.argv
+    os.nice(_NICENESS)
+    python_logging.getLogger().addHandler(_Lines())
+    asyncio.run(serve(factory, socket.socket(fileno=int(descriptor))))
