@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging as python_logging
 import os
-import pickle
+import pickle  # nosec B403  # both ends are this program's
 import socket
 import struct
 import sys
@@ -177,7 +177,6 @@ async def read(reader: asyncio.StreamReader) -> Any:
     """Return the next message from the other process; raises `EOFError` or `OSError` where it has ended."""
     try:
         (size,) = _SIZE.unpack(await reader.readexactly(_SIZE.size))
-        # Both ends of the pair of sockets are this program's.
-        return pickle.loads(await reader.readexactly(size))  # noqa: S301
+        return pickle.loads(await reader.readexactly(size))  # noqa: S301 # nosec B301  # both ends are this program's
     except asyncio.IncompleteReadError as error:
         raise EOFError from error
