@@ -46,19 +46,16 @@ async def serve(factory: str, connection: socket.socket) -> None:
     settings = await read(reader)
     module, _, name = factory.partition(":")
     app: Application = getattr(importlib.import_module(module), name)(settings)
-    beating = asyncio.create_task(_beat(writer))
-    tasks: set[asyncio.Task[None]] = set()
     try:
-        while True:
-            number, asked = await read(reader)
-            task = asyncio.create_task(_answer(app, writer, number, asked))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-    except (EOFError, OSError):
-        pass
+        # Where one fails, say since its answer cannot be sent, all end: the first process begins another.
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_beat(writer))
+            while True:
+                number, asked = await read(reader)
+                group.create_task(_answer(app, writer, number, asked))
+    except* (EOFError, OSError):
+        pass  # the first process has ended
     finally:
-        for task in (beating, *tasks):
-            task.cancel()
         writer.close()
         await app.close()
 

@@ -7,9 +7,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -18,7 +18,7 @@ import pytest
 from devstack.local import ROOT
 from shared.http import second_process, serving
 from shared.http.second_process import SecondProcess
-from shared.logging import Request
+from shared.logging import Request, bind
 from tests.support.app import FRONTS, MISSING, Client, front, is_problem, make_twin, token
 from twins.app import create_app
 from twins.persona import service
@@ -192,15 +192,9 @@ asyncio.run(main())
     await ended([second])
 
 
-async def test_what_it_cannot_answer_is_500_with_a_line(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its side of the connection, in this process."""
-
-    async def fails(*_: object) -> None:
-        raise RuntimeError("a name")
-
-    monkeypatch.setattr(service, "diff", fails)
+@asynccontextmanager
+async def its_side(settings: Settings) -> AsyncIterator[tuple[asyncio.Task[None], Callable[[], Awaitable[Any]]]]:
+    """Serve in this process; yield what serves, and what asks for a difference and returns the number and answer."""
     app = create_app(settings)
     ours, theirs = socket.socketpair()
     side = asyncio.create_task(serving.serve("twins.app:create_app", theirs))
@@ -216,18 +210,48 @@ async def test_what_it_cannot_answer_is_500_with_a_line(
         "headers": [],
         "user": user,
     }
-    with caplog.at_level(logging.ERROR):
+
+    async def ask() -> Any:
         second_process.write(writer, (7, second_process.Asked(scope, b"", Request("heavy"))))
         while (found := await second_process.read(reader)) is None:
             pass
-    number, answered = found
+        return found
+
+    yield side, ask
+    writer.close()
+    await app.close()
+
+
+async def test_what_it_cannot_answer_is_500_with_a_line(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fails(*_: object) -> None:
+        raise RuntimeError("a name")
+
+    monkeypatch.setattr(service, "diff", fails)
+    async with its_side(settings) as (side, ask):
+        with caplog.at_level(logging.ERROR):
+            number, answered = await ask()
+    await side
     assert (number, answered.status) == (7, 500)
     assert json.loads(answered.body)["request_id"] == "heavy"
     (line,) = [record for record in caplog.records if record.message == "Unhandled exception"]
     assert line.__dict__["error"] == "RuntimeError"
-    writer.close()
-    await side
-    await app.close()
+
+
+async def test_it_ends_where_it_cannot_send_an_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then whoever waits for it is 503; the process would be alive, and the request would wait for ever."""
+
+    async def binds(*_: object) -> str:
+        bind(of=cast("str", lambda: None))  # a function cannot be sent
+        return "[]"
+
+    monkeypatch.setattr(service, "diff", binds)
+    async with its_side(settings) as (side, ask):
+        with pytest.raises(EOFError):
+            await ask()
+        with pytest.raises(ExceptionGroup):
+            await side
 
 
 async def test_its_lines_wait_for_the_first_within_a_request_only(capsys: pytest.CaptureFixture[str]) -> None:
