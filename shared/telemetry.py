@@ -88,8 +88,8 @@ _GETTER = _Getter()
 async def traced(app: ASGIApp, tracer: trace.Tracer, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a request inside a span that goes on with the caller's trace (W3C Trace Context).
 
-    FastAPI's own describes each request before the sampler drops it, which it does with most: a sixth of the gate's
-    time. Here what is dropped has an id, for the log, and keeps drivers from preparing spans of their own.
+    FastAPI's own describes each request before the sampler drops it, which it does with most. Here what is dropped has
+    an id, for the log, and keeps drivers from preparing spans of their own.
     """
     parent = propagate.extract(scope["headers"], getter=_GETTER)
     span = tracer.start_span("HTTP", context=parent, kind=trace.SpanKind.SERVER)
