@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,7 +136,8 @@ class SecondProcess:
         reader, writer = await asyncio.open_connection(sock=ours)
         write(writer, self._settings)
         self._writer = writer
-        self._reading = asyncio.create_task(self._read(reader, process, writer))
+        # In a context of its own: its end belongs to no request.
+        self._reading = asyncio.create_task(self._read(reader, process, writer), context=Context())
         return writer
 
     async def _read(

@@ -132,7 +132,9 @@ async def test_its_lines_are_written_once_and_by_the_first(client: Client, caplo
     )
 
 
-async def test_a_request_is_503_when_it_ends_and_the_next_begins_another(client: Client) -> None:
+async def test_a_request_is_503_when_it_ends_and_the_next_begins_another(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     path = await make_twin(client)
     verification = f"{path}/ledger/verification"
     assert (await client.get(verification)).status_code == 200
@@ -149,6 +151,8 @@ async def test_a_request_is_503_when_it_ends_and_the_next_begins_another(client:
     assert answer.headers["retry-after"]
     assert (await client.get(verification)).json()["valid"]
     assert [other.pid for other in processes()] != [process.pid]
+    (line,) = [record for record in caplog.records if record.message == "The second process has ended"]
+    assert "request_id" not in line.__dict__  # nobody's request ended it
 
 
 async def test_one_that_gives_no_sign_of_life_is_ended(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
