@@ -9,13 +9,15 @@ from typing import Any
 class Request:
     """What is known of a request while it is answered."""
 
-    __slots__ = ("fields", "last")
+    __slots__ = ("fields", "last", "status")
 
     def __init__(self, request_id: str) -> None:
         self.fields = {"request_id": request_id}
         """Every line of the request carries them."""
         self.last: tuple[logging.Logger, int, str, Mapping[str, Any]] | None = None
         """The logger, level, message and fields of its last line, where a service has named its outcome."""
+        self.status = 0
+        """That of its answer, once that has begun."""
 
 
 _current: ContextVar[Request | None] = ContextVar("request", default=None)

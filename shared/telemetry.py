@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from opentelemetry import context, metrics, propagate, trace
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.propagators.textmap import Getter
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shared.kept import failures
 from shared.key_sets import fetches, unknown_ids
@@ -96,7 +96,10 @@ async def traced(app: ASGIApp, tracer: trace.Tracer, scope: Scope, receive: Rece
     outside = context.attach(trace.set_span_in_context(span, parent))
     try:
         if span.is_recording():
-            await _described(app, span, scope, receive, send)
+            try:
+                await app(scope, receive, send)
+            finally:
+                _describe(span, scope)
         else:
             from opentelemetry.instrumentation.utils import suppress_instrumentation  # noqa: PLC0415 - with the SDK only
 
@@ -107,23 +110,9 @@ async def traced(app: ASGIApp, tracer: trace.Tracer, scope: Scope, receive: Rece
         context.detach(outside)
 
 
-async def _described(app: ASGIApp, span: trace.Span, scope: Scope, receive: Receive, send: Send) -> None:
-    status = 0
-
-    async def send_noted(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        await send(message)
-
-    try:
-        await app(scope, receive, send_noted)
-    finally:
-        _describe(span, scope, status)
-
-
-def _describe(span: trace.Span, scope: Scope, status: int) -> None:
+def _describe(span: trace.Span, scope: Scope) -> None:
     """Say in a request's span what it was, by OpenTelemetry's conventions (HTTP server spans, 1.44)."""
+    status = scope["log"].status
     method = scope["method"] if scope["method"] in _METHODS else "_OTHER"
     attributes: dict[str, str | int | None] = {
         "http.request.method": method,

@@ -14,7 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import override
 
 import azure.functions as func
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Scope
+
+from shared.http.unstreamed import call
 
 logger = logging.getLogger(__name__)
 
@@ -102,33 +104,11 @@ class FunctionApp(func.AsgiFunctionApp):
 
 
 async def _call(app: ASGIApp, request: func.HttpRequest, context: func.Context) -> func.HttpResponse:
-    """Serve one request (ASGI HTTP specification 2.4) without streaming."""
-    unread: list[Message] = [{"type": "http.request", "body": request.get_body(), "more_body": False}]
-    status = 500
-    headers: dict[str, str] = {}
-    content: list[bytes] = []
-    answered = asyncio.Event()
-
-    async def receive() -> Message:
-        if unread:
-            return unread.pop()
-        await answered.wait()  # the host does not report that a client has left
-        return {"type": "http.disconnect"}
-
-    async def send(message: Message) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-            headers.update((name.decode("latin-1"), value.decode("latin-1")) for name, value in message["headers"])
-        else:
-            content.append(message.get("body", b""))
-            if not message.get("more_body"):
-                answered.set()
-
-    await app(_scope(request, context), receive, send)
+    status, raw, body = await call(app, _scope(request, context), request.get_body())
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
     # The library would add `text/plain`; the host omits an empty header.
     headers.setdefault("content-type", "")
-    return _Response(b"".join(content), status, headers)
+    return _Response(body, status, headers)
 
 
 def _scope(request: func.HttpRequest, context: func.Context) -> Scope:

@@ -116,22 +116,20 @@ async def outcome(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
     azure-functions turns the exception into an empty 500, even after a handler's answer.
     """
     started_at = time.perf_counter()
-    status = 0
+    log: logging.Request = scope["log"]
 
     async def send_noted(message: Message) -> None:
-        nonlocal status
         if message["type"] == "http.response.start":
-            status = message["status"]
+            log.status = message["status"]
         await send(message)
 
     try:
         await app(scope, receive, send_noted)
     except Exception as error:  # noqa: BLE001 - the client gets an answer in any case
         response = failed(error, scope["path"])
-        if not status:
+        if not log.status:
             await response(scope, receive, send_noted)
-    reads = status < 400 and scope["method"] in _READS  # noqa: PLR2004
-    log: logging.Request = scope["log"]
+    reads = log.status < 400 and scope["method"] in _READS  # noqa: PLR2004
     by, level, message, fields = log.last or (logger, python_logging.INFO, "Request", {})
     if reads:
         level = python_logging.DEBUG
@@ -141,7 +139,7 @@ async def outcome(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
             "method": scope["method"],
             # The path's template: the path itself may contain personal data.
             "route": getattr(scope.get("route"), "path_format", ""),
-            "status": status,
+            "status": log.status,
             "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
         }
         by.log(level, message, extra=extra)

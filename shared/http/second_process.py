@@ -81,9 +81,15 @@ class SecondProcess:
         """`factory` is the place of the function that makes the app of settings, as `module:function`."""
         self._factory = factory
         # With telemetry on, the rows of its requests are this process's.
-        fewer = {"postgres_pool_min": 0, "postgres_pool_max": CONNECTIONS, "postgres_pool_reserved": 0}
-        others = {"mongodb_pool_max": CONNECTIONS, "applicationinsights_connection_string": None}
-        self._settings = settings.model_copy(update={**fewer, **others, "second_process": False})
+        others = {
+            "postgres_pool_min": 0,
+            "postgres_pool_max": CONNECTIONS,
+            "postgres_pool_reserved": 0,
+            "mongodb_pool_max": CONNECTIONS,
+            "applicationinsights_connection_string": None,
+            "second_process": False,
+        }
+        self._settings = settings.model_copy(update=others)
         self._starting = asyncio.Lock()
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None

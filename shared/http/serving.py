@@ -10,12 +10,11 @@ from contextvars import ContextVar
 from logging.handlers import QueueHandler
 from typing import override
 
-from starlette.types import Message
-
 from shared import logging
 from shared.http.application import Application
 from shared.http.middleware import failed
 from shared.http.second_process import Answered, Asked, read, write
+from shared.http.unstreamed import call
 
 _BEAT = 2.0
 """Seconds between two signs of life."""
@@ -70,24 +69,12 @@ async def _answer(app: Application, writer: asyncio.StreamWriter, number: int, a
     logging.resume(asked.log)
     lines: list[python_logging.LogRecord] = []
     _lines.set(lines)
-    status, headers, content = 500, [], bytearray()
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": asked.body, "more_body": False}
-
-    async def send(message: Message) -> None:
-        nonlocal status, headers
-        if message["type"] == "http.response.start":
-            status, headers = message["status"], list(message["headers"])
-        else:
-            content.extend(message.get("body", b""))
-
     scope = {**asked.scope, "app": app, "log": asked.log}
     try:
-        await app.answering(scope, receive, send)
+        whole = await call(app.answering, scope, asked.body)
     except Exception as error:  # noqa: BLE001 - the client gets an answer in any case
-        await failed(error, scope["path"])(scope, receive, send)
-    write(writer, (number, Answered(status, headers, bytes(content), asked.log, lines)))
+        whole = await call(failed(error, scope["path"]), scope, b"")
+    write(writer, (number, Answered(*whole, asked.log, lines)))
 
 
 def main() -> None:

@@ -244,7 +244,7 @@ async def test_what_it_cannot_answer_is_500_with_a_line(
 
 
 async def test_it_ends_where_it_cannot_send_an_answer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then whoever waits for it is 503; the process would be alive, and the request would wait for ever."""
+    """Then the first answers 503. If the process stayed alive, the request would wait for ever."""
 
     async def binds(*_: object) -> str:
         bind(of=cast("str", lambda: None))  # a function cannot be sent

@@ -1,10 +1,12 @@
 """What is exported: spans of requests and both stores, log fields, counters; and nothing personal."""
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,6 +21,7 @@ from starlette.types import Scope, Send
 
 from devstack.local import ROOT
 from shared import telemetry
+from shared.http.middleware import headers, outcome
 from tests.support.telemetry import AS_DEPLOYED, NOT_THE_APP, PARENT, TRACE, UNRECORDED, WITHOUT_STORE
 
 
@@ -89,9 +92,9 @@ async def traced(sampler: Sampler, status: int = 200, **scope: object) -> tuple[
         seen.append(is_instrumentation_enabled())
         assert trace.get_current_span().get_span_context().is_valid  # for the lines of the log
         if status == 0:
-            raise ConnectionResetError
+            raise asyncio.CancelledError
         await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body"})
+        await send({"type": "http.response.body", "body": b""})
 
     async def nothing(*_: object) -> Any:
         pass
@@ -100,8 +103,9 @@ async def traced(sampler: Sampler, status: int = 200, **scope: object) -> tuple[
     provider = TracerProvider(sampler=sampler)
     provider.add_span_processor(SimpleSpanProcessor(kept))
     sent = {"type": "http", "method": "GET", "path": "/ready", "query_string": b"", "headers": []} | scope
-    with suppress(ConnectionResetError):
-        await telemetry.traced(app, provider.get_tracer("test"), sent, nothing, nothing)
+    with suppress(asyncio.CancelledError):
+        layers = partial(headers, partial(outcome, app))
+        await telemetry.traced(layers, provider.get_tracer("test"), sent, nothing, nothing)
     assert not trace.get_current_span().get_span_context().is_valid
     return list(kept.get_finished_spans()), seen
 
