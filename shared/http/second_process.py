@@ -32,8 +32,10 @@ CONNECTIONS = 2
 LARGE = 64 * 1024
 """The size in bytes from which a body is parsed there."""
 
+_START = 60.0
+"""Seconds to the first sign of life: niced, with a tenth of a busy processor, the start takes ten times as long."""
 _SILENCE = 20.0
-"""Seconds without a sign of life after which the process is ended."""
+"""Seconds without a further sign after which the process is ended."""
 
 _SCOPE = {
     *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path", "headers")
@@ -149,10 +151,12 @@ class SecondProcess:
     async def _read(
         self, reader: asyncio.StreamReader, process: asyncio.subprocess.Process, writer: asyncio.StreamWriter
     ) -> None:
+        patience = _START
         try:
             while True:
-                async with asyncio.timeout(_SILENCE):
+                async with asyncio.timeout(patience):
                     found = await read(reader)
+                patience = _SILENCE
                 if found is not None:
                     number, answered = found
                     if (future := self._waiting.get(number)) is not None and not future.done():

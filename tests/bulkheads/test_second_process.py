@@ -157,17 +157,40 @@ async def test_a_request_is_503_when_it_ends_and_the_next_begins_another(
 
 async def test_one_that_gives_no_sign_of_life_is_ended(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     path = await make_twin(client)
-    monkeypatch.setattr(second_process, "_SILENCE", 4.0)
-    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
-    (process,) = processes()
+    with monkeypatch.context() as impatient:
+        impatient.setattr(second_process, "_SILENCE", 5.0)
+        assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+        (process,) = processes()
 
-    process.send_signal(signal.SIGSTOP)
-    async with asyncio.timeout(10):
-        answer = await client.get(f"{path}/ledger/verification")
+        process.send_signal(signal.SIGSTOP)
+        async with asyncio.timeout(20):
+            answer = await client.get(f"{path}/ledger/verification")
 
     assert is_problem(answer, 503, "unavailable")
     await ended([process])
     assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+
+
+async def test_one_that_gives_no_first_sign_of_life_is_ended(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = await make_twin(client)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(second_process, "_START", 0.05)
+        assert is_problem(await client.get(f"{path}/ledger/verification"), 503, "unavailable")
+    await ended(processes())
+    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+
+
+async def test_its_start_may_take_longer_than_a_later_silence(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = await make_twin(client)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(second_process, "_SILENCE", 0.1)
+        waiting = asyncio.create_task(client.get(f"{path}/ledger/verification"))
+        while not (found := processes()):
+            await asyncio.sleep(0.01)
+        found[0].send_signal(signal.SIGSTOP)
+        await asyncio.sleep(1)
+    found[0].send_signal(signal.SIGCONT)
+    assert (await waiting).status_code == 200
 
 
 async def test_it_does_not_outlive_a_process_that_is_killed(settings: Settings) -> None:
