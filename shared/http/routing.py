@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute, _effective_route_context_var
 from fastapi.utils import create_model_field
 from pydantic import BaseModel
+from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from shared import logging
@@ -53,6 +54,7 @@ class ApiRoute(APIRoute):
                 raise
             raise declarations.refused(endpoint, f"a parameter {declarations.FORM}") from None
         self.response_model = declarations.answer_of(endpoint, response_model)
+        self._end = self.path.rpartition("}")[2]
         answer = self._answer
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,6 +63,13 @@ class ApiRoute(APIRoute):
 
         # FastAPI's would open two stacks for dependencies that yield, and handle errors as the layers above do again.
         self.app = app
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Return whether a request is for this route, most often from the last word of its path alone.
+
+        The routes are asked one after another, and twenty regular expressions were a sixteenth of some requests.
+        """
+        return super().matches(scope) if scope["path"].endswith(self._end) else (Match.NONE, {})
 
     def describe(self) -> None:
         """Make the field of the answer, which the OpenAPI document needs and no request: so not at import."""
