@@ -73,6 +73,8 @@ def configure(level: str, *loggers: str) -> None:
     The Azure Functions worker has its own handler on the root logger; a second one would write every
     line twice, so a root logger that has a handler gets no other.
     """
+    # No line says them, and each would be looked up for every line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.setLogRecordFactory(_record)
     for name in (*loggers, "shared"):
         logging.getLogger(name).setLevel(level)

@@ -142,7 +142,8 @@ async def outcome(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> N
             "status": log.status,
             "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
         }
-        by.log(level, message, extra=extra)
+        # `log` would search the stack for the place, and this is the same for each request.
+        by.handle(by.makeRecord(by.name, level, __file__, 0, message, (), None, extra=extra))
 
 
 def failed(error: Exception, path: str) -> Response:
