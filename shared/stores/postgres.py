@@ -4,8 +4,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -13,6 +12,7 @@ import asyncpg
 
 from shared.http.problems import Unavailable
 from shared.settings import Settings
+from shared.stores.limits import Lent, Limits
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +38,13 @@ _RETRY = 0.1
 
 
 class Connection(Protocol):
-    """The methods of asyncpg's untyped connection that queries use."""
+    """The methods of a connection that queries use."""
 
     fetch: Callable[..., Awaitable[list[Record]]]
     fetchrow: Callable[..., Awaitable[Record | None]]
     fetchval: Callable[..., Awaitable[Any]]
     execute: Callable[..., Awaitable[str]]
     executemany: Callable[..., Awaitable[None]]
-    transaction: Callable[[], Any]
-    close: Callable[..., Awaitable[None]]
 
 
 async def fetch_one(connection: Connection, query: str, *args: Any) -> Record:
@@ -85,23 +83,32 @@ def _release(places: list[asyncio.Semaphore]) -> None:
         place.release()
 
 
-type _Lent = tuple[asyncpg.Pool[asyncpg.Record], Connection, list[asyncio.Semaphore]]
-
-
 class _Lending:
     """A connection for a block: twice as fast as a generator that `contextlib` makes one of, for each request."""
 
-    __slots__ = ("_lent", "_postgres", "_priority")
+    __slots__ = ("_in_transaction", "_lent", "_postgres", "_priority")
 
-    def __init__(self, postgres: "Postgres", priority: Priority) -> None:
-        self._postgres, self._priority = postgres, priority
+    def __init__(self, postgres: "Postgres", priority: Priority, *, in_transaction: bool) -> None:
+        self._postgres, self._priority, self._in_transaction = postgres, priority, in_transaction
 
     async def __aenter__(self) -> Connection:
-        self._lent = await self._postgres.lend(self._priority)
-        return self._lent[1]
+        lent = self._lent = await self._postgres.lend(self._priority)
+        if self._in_transaction:
+            await self._run("BEGIN")
+        return lent
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # After these, a server that hangs would hang the rollback too; the session ends instead.
+        if self._in_transaction and not isinstance(error, (*_LOST, asyncio.CancelledError)):
+            await self._run("COMMIT" if error is None else "ROLLBACK")
         await self._postgres.take_back(self._lent, error)
+
+    async def _run(self, statement: str) -> None:
+        try:
+            await self._lent.execute(statement)
+        except BaseException as error:
+            await self._postgres.take_back(self._lent, error)
+            raise
 
 
 type Password = Callable[..., Awaitable[str]]
@@ -117,6 +124,7 @@ class Postgres:
 
     def __init__(self, settings: Settings, password: Password | None = None) -> None:
         self._settings = settings
+        self._limits = Limits()
         self._password = password
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
@@ -143,7 +151,6 @@ class Postgres:
                     max_size=settings.postgres_pool_max,
                     max_inactive_connection_lifetime=settings.postgres_pool_idle,
                     timeout=settings.postgres_connect_timeout,
-                    command_timeout=settings.postgres_command_timeout,
                     statement_cache_size=settings.postgres_statement_cache,
                     reset=_no_reset,
                     password=None if self._password is None else self._sign_in,
@@ -155,7 +162,7 @@ class Postgres:
         # A request that can soon get an open connection does not wait for a token.
         return await self._password(wait=self._pool is None or self._pool.get_size() == 0)
 
-    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Connection:
+    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Any:
         """Return a connection; where no new one opens, wait for an open one.
 
         asyncpg fails at once when it cannot open another connection: the server has no place for it, or
@@ -177,56 +184,61 @@ class Postgres:
                     return connection
 
     @staticmethod
-    async def _take(pool: "asyncpg.Pool[asyncpg.Record]") -> Connection | None:
+    async def _take(pool: "asyncpg.Pool[asyncpg.Record]") -> Any:
         """Acquire a connection; return None where no new one opens but others are open."""
         try:
-            connection: Connection = await pool.acquire()
+            return await pool.acquire()
         except (*_LOST, Unavailable):
             if pool.get_size() == 0:
                 raise
             return None
-        return connection
 
     def connection(self, priority: Priority = Priority.COMMON) -> _Lending:
         """Lend a connection, for the block, on which each statement commits by itself; raises `Unavailable`."""
-        return _Lending(self, priority)
+        return _Lending(self, priority, in_transaction=False)
 
-    async def lend(self, priority: Priority) -> _Lent:
-        """Lend a connection until `take_back`, for `connection` only."""
+    def transaction(self, priority: Priority = Priority.COMMON) -> _Lending:
+        """Lend one in a READ COMMITTED transaction; `Unavailable` leaves open whether it was committed."""
+        return _Lending(self, priority, in_transaction=True)
+
+    async def lend(self, priority: Priority) -> Lent:
+        """Lend a connection until `take_back`, for `_Lending` only."""
         held: list[asyncio.Semaphore] = []
+        limit = self._limits.begin(self._settings.postgres_acquire_timeout)
         try:
-            async with asyncio.timeout(self._settings.postgres_acquire_timeout):
-                for places in self._places[priority]:
-                    await places.acquire()
-                    held.append(places)
-                pool = self._pool or await self._open()
-                return pool, await self._acquire(pool), held
+            for places in self._places[priority]:
+                await places.acquire()
+                held.append(places)
+            pool = self._pool or await self._open()
+            connection = await self._acquire(pool)
         except BaseException as error:
             _release(held)
-            if isinstance(error, _LOST):
-                raise self._unavailable(error) from error
+            ended = self._limits.end(limit, error)
+            if isinstance(ended, _LOST):
+                raise self._unavailable(ended) from error
             raise
+        return Lent(pool, connection, held, limit, self._settings.postgres_command_timeout)
 
-    async def take_back(self, lent: _Lent, error: BaseException | None) -> None:
+    async def take_back(self, lent: Lent, error: BaseException | None) -> None:
         """Take a connection back after an error or none; raises `Unavailable`."""
-        pool, connection, held = lent
+        error = self._limits.end(lent.limit, error)
         if isinstance(error, (*_LOST, asyncio.CancelledError)):
             # In the background: a server that hangs would hang this request too.
-            ending = asyncio.create_task(self._end(connection))
+            ending = asyncio.create_task(self._end(lent.connection))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
             # Until then it is one of the pool's.
-            ending.add_done_callback(lambda _: _release(held))
+            ending.add_done_callback(lambda _: _release(lent.places))
             if isinstance(error, _LOST):
                 raise self._unavailable(error) from error
             return
         try:
-            await pool.release(connection)
+            await lent.pool.release(lent.connection)
         finally:
-            _release(held)
+            _release(lent.places)
         self._given_back.set()
 
-    async def _end(self, connection: Connection) -> None:
+    async def _end(self, connection: Any) -> None:
         """Cancel the running statement, and end the session.
 
         A session without a client goes on waiting, for a lock say, and keeps one of the server's few
@@ -234,21 +246,6 @@ class Postgres:
         """
         with contextlib.suppress(*_LOST):  # InterfaceError: the pool has already taken it back
             await connection.close(timeout=self._settings.postgres_command_timeout)
-
-    @asynccontextmanager
-    async def transaction(self, priority: Priority = Priority.COMMON) -> AsyncIterator[Connection]:
-        """Yield a connection in a READ COMMITTED transaction; `Unavailable` leaves open whether it was committed."""
-        async with self.connection(priority) as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except (*_LOST, asyncio.CancelledError):
-                raise  # a server that hangs would hang the rollback too; the session ends here
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await transaction.commit()
 
     async def ping(self) -> None:
         """Run `SELECT 1`; raises `Unavailable`."""
