@@ -19,13 +19,14 @@ def run(app: App, renewals: int) -> dict[str, Any]:
     """Return the milliseconds of each answer to withdraw, refuse, `consent: false` and DELETE."""
     twins = data.renewed(app.database.owner_dsn, OWNER, PERSON, PURPOSES, renewals, COUNT)
     found: dict[str, list[float]] = {}
-    for twin_id in twins:
-        for act, request in _acts(app, twin_id):
-            before = time.perf_counter()
-            status, answer = workloads.call(app, request)
-            found.setdefault(act, []).append(round((time.perf_counter() - before) * 1e3, 2))
-            if status >= 300:
-                raise load.LoadError(f"{act}: {status} {answer}")
+    acts = [act for twin_id in twins for act in _acts(app, twin_id)]
+    # Erasures last: each removes 100,000 consents in the background, on the processor that the other acts need.
+    for act, request in sorted(acts, key=lambda act: act[0] == "DELETE"):
+        before = time.perf_counter()
+        status, answer = workloads.call(app, request)
+        found.setdefault(act, []).append(round((time.perf_counter() - before) * 1e3, 2))
+        if status >= 300:
+            raise load.LoadError(f"{act}: {status} {answer}")
     return {"renewals": renewals, "ms": found}
 
 

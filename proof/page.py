@@ -18,9 +18,6 @@ PAGE = ROOT / "docs" / "PROOF.md"
 README = ROOT / "README.md"
 _QUOTED = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- /figures -->)", re.DOTALL)
 
-RENEWED = ("withdraw", "refuse", "consent: false", "DELETE")
-"""What is timed on a consent that has been renewed often."""
-
 CAUSES = {
     "gate: function host / stock adapter": (
         "Ours saves the adapter's own work and one log line of the worker. The rest is the same code, much of it the "
@@ -42,11 +39,6 @@ CAUSES = {
         "What is heavy for the interpreter has a process of its own. What is left is PostgreSQL, which shares one "
         "processor with mongod and the load: with two renewals of the loud account at once, and nothing of its in the "
         "gate's process, the p99 was 9 ms beside 1.6 (by hand, 2026-11-29), two or three turns of that processor."
-    ),
-    **dict.fromkeys(
-        (f"slowest {act} on a consent of 100,000 renewals, ms" for act in RENEWED),
-        "The first six of the ten twins stay at or below 21 ms. The last four take 29 to 86, with up to a million long "
-        "notices in the database; what they wait for on this machine has not been found yet.",
     ),
     "get: ours / hand-written": (
         "The two are equal within the noise of the machine: the ratios of single rounds lie on both sides of 1 "
