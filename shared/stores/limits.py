@@ -26,7 +26,6 @@ class Limit:
 
     def end(self, error: BaseException | None) -> BaseException | None:
         """Return what ended the part: `TimeoutError` if it was this limit, and nobody has cancelled the task too."""
-        self.until = math.inf
         if self._is_over and self._task.uncancel() <= self._before and isinstance(error, asyncio.CancelledError):
             return TimeoutError()
         return error

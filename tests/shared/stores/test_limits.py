@@ -6,7 +6,7 @@ import math
 import pytest
 
 from shared.stores import limits
-from shared.stores.limits import Lent, Limits
+from shared.stores.limits import Lent, Limit, Limits
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,15 @@ async def part(of: Limits, seconds: float, takes: float) -> BaseException | None
     except BaseException as error:  # noqa: BLE001 - it is what the test is about
         return of.end(limit, error)
     return of.end(limit, None)
+
+
+async def begun() -> tuple[asyncio.Task[BaseException | None], Limit]:
+    """Begin something under a limit."""
+    of = Limits()
+    running = asyncio.create_task(part(of, 0.02, 10))
+    await asyncio.sleep(0)
+    (limit,) = of._running
+    return running, limit
 
 
 async def test_what_exceeds_its_limit_is_ended_and_the_task_goes_on() -> None:
@@ -46,10 +55,7 @@ async def test_each_of_many_has_its_own_limit() -> None:
 
 
 async def test_a_task_that_another_cancels_too_stays_cancelled() -> None:
-    of = Limits()
-    running = asyncio.create_task(part(of, 0.02, 10))
-    await asyncio.sleep(0)
-    (limit,) = of._running
+    running, limit = await begun()
     limit.look(math.inf)
     running.cancel()
     assert isinstance(await running, asyncio.CancelledError)
@@ -57,10 +63,7 @@ async def test_a_task_that_another_cancels_too_stays_cancelled() -> None:
 
 
 async def test_one_that_is_looked_at_twice_is_cancelled_once() -> None:
-    of = Limits()
-    running = asyncio.create_task(part(of, 0.02, 10))
-    await asyncio.sleep(0)
-    (limit,) = of._running
+    running, limit = await begun()
     limit.look(math.inf)
     limit.look(math.inf)
     assert isinstance(await running, TimeoutError)
