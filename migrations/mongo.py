@@ -41,7 +41,8 @@ COLLECTIONS: dict[str, dict[str, Any]] = {
                 },
             }
         },
-        "indexes": {"at_1": [("at", ASCENDING)]},
+        # With the id: pages follow both, and by the time alone each page would sort all that is behind it.
+        "indexes": {"at_1__id_1": [("at", ASCENDING), ("_id", ASCENDING)]},
     },
 }
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Protocol
 from uuid import UUID
 
@@ -24,12 +24,23 @@ class Holder(Protocol):
         """Count the rows of these twins that still have personal data."""
 
 
+@dataclass(slots=True)
+class Compared:
+    """How far this process has compared the ledgers with the journal."""
+
+    to: tuple[str, bytes] = ("", b"")
+    """The time and id of the last entry that it compared."""
+    again_at: float = 0.0
+    """When it compares the newest entries again, by the monotonic clock."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context(context.Context):
     """The parts that request handlers use beside the request."""
 
     settings: Settings
     holders: Sequence[Holder]
+    compared: Compared = field(default_factory=Compared)
 
     @property
     def lowest(self) -> int:

@@ -9,8 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from pymongo import MongoClient
 
+from migrations import mongo as schema
 from shared.stores import outbox
+from shared.stores.mongo import Mongo
 from tests.support.app import Client, ClientOf, id_of, make_twin
 from tests.support.consent import HOUR, after, grant, ledger, location, reason, renew, withdraw
 from tests.support.database import owner_of
@@ -18,7 +21,8 @@ from tests.support.erasure import documents_of, erase
 from tests.support.stores import Stores
 from twins import resources
 from twins.context import Context
-from twins.journal import service
+from twins.journal import documents, service
+from twins.settings import Settings
 
 
 @pytest.fixture
@@ -257,3 +261,34 @@ async def test_what_a_persons_own_yes_takes_is_an_entry(alice: Client, paula: Cl
     await grant(paula, path, "voice", "text", modalities=["text"])
 
     assert said(stores, path) == [("replaced", "person", ["voice"]), ("replaced", "person", ["text"])]
+
+
+async def test_a_page_reads_no_more_than_it_has(stores: Stores, settings: Settings) -> None:
+    """So a comparison after a restore costs what was journalled since, and not its square."""
+    name = f"pages_{uuid4().hex[:8]}"
+    schema.ensure(stores.mongod.uri, name)
+    mongo = Mongo(settings.model_copy(update={"mongodb_database": name}))
+    client: MongoClient[dict[str, Any]] = MongoClient(stores.mongod.uri, uuidRepresentation="standard")
+    try:
+        database, start = client[name], datetime(2026, 1, 1, tzinfo=UTC)
+        made = [
+            documents.entry_of(
+                uuid4(), uuid4().bytes, 1, start + timedelta(seconds=number // 3), {"type": "refused"}, None
+            )
+            for number in range(1000)
+        ]
+        database["journal"].insert_many(made)
+        database.command("profile", 2)
+        found, at, digest = [], documents.moment(start - timedelta(seconds=1)), b""
+        while page := await documents.find_after(mongo, at, digest, 100):
+            found += page
+            at, digest = page[-1]["at"], page[-1]["_id"]
+        looked = [row.get("docsExamined", 0) for row in database["system.profile"].find({"ns": f"{name}.journal"})]
+        assert [entry["_id"] for entry in found] == [
+            entry["_id"] for entry in sorted(made, key=lambda entry: (entry["at"], entry["_id"]))
+        ]
+        assert max(looked) <= 110
+    finally:
+        await mongo.close()
+        client.drop_database(name)
+        client.close()

@@ -1,10 +1,14 @@
 """What a restore can meet: no journal, an old one, a broken ledger, a second restore."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from devstack.mongod import Mongod
+from shared.stores.mongo import Mongo
 from tests.support.app import id_of, is_problem, make_twin
 from tests.support.consent import grant, reason, renew, verify, withdraw
 from tests.support.database import owner_of, superuser
@@ -12,6 +16,7 @@ from tests.support.erasure import erase
 from tests.support.restore import UNCONFIRMED, Backups, People, closed, go_on, made_good, outcomes, refuse, standing
 from tests.support.stores import Stores, store_folder
 from twins.context import Context
+from twins.journal import documents, service
 
 
 @pytest.fixture
@@ -60,6 +65,46 @@ async def test_both_stores_restored_to_the_same_moment_stay_closed_until_the_new
     await made_good(context)
     assert await reason(people("alice"), path, "voice") == "refused"
     assert {entry["_id"] for entry in newest["journal"]} <= {entry["_id"] for entry in backups.journal()}
+
+
+@pytest.mark.usefixtures("open_again")
+async def test_what_is_compared_is_read_again_at_times_or_where_postgresql_knows_less(
+    people: People, backups: Backups, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event may be earlier than one that was compared before it: a loss of it is noticed within a minute."""
+    path = await agreed(people)
+    for purpose in ("voice", "face", "name"):
+        await refuse(people("paula"), path, purpose)
+    await go_on(context)
+    read: list[bytes] = []
+
+    async def find(mongo: Mongo, at: str, digest: bytes, limit: int) -> list[dict[str, Any]]:
+        found = await documents.find_after(mongo, at, digest, limit)
+        read.extend(entry["_id"] for entry in found)
+        return found
+
+    monkeypatch.setattr(service, "find_after", find)
+    await go_on(context)
+    assert len(read) <= 1  # the newest, where another process has compared it
+
+    context.compared.again_at = 0
+    await go_on(context)
+    assert len(set(read)) >= 3
+
+    read.clear()
+    async with superuser(backups.stores) as connection:
+        first = datetime.fromisoformat(backups.journal()[-3]["at"])
+        await connection.execute("UPDATE restores SET compared_to = $1", first)
+    await go_on(context)
+    assert len(set(read)) >= 3
+
+    newest = backups.journal()[-1]
+    lost = newest | {"_id": b"lost", "subject": uuid4(), "at": backups.journal()[-2]["at"]}
+    backups.restore_documents(backups.copy_documents() | {"journal": [*backups.journal(), lost]})
+    context.compared.again_at = 0
+    await go_on(context)
+    assert await reason(people("alice"), path, "other") == UNCONFIRMED
+    backups.restore_documents({"journal": [entry for entry in backups.journal() if entry["_id"] != b"lost"]})
 
 
 @pytest.mark.usefixtures("open_again")

@@ -28,8 +28,12 @@ _closed = _meter.create_gauge("twins.restore.closed", description="1 while a res
 _unconfirmed = _meter.create_gauge("twins.restore.unconfirmed", description="Twins that a restore has left closed.")
 
 _OVERLAP = timedelta(seconds=60)
-"""Older than every transaction: an event can have a time before that of another that was committed earlier."""
-_PAGE = 1000
+"""Older than every transaction: an event can have a time before that of another that was committed earlier.
+
+A process compares that much again at its start, once in that time, and where PostgreSQL knows less than the process: it
+was restored. Not in each round, which is every 2 s outside Azure: 5,000 noes of one minute doubled the gate's p99.
+"""
+_PAGE = 200
 _WORK = 20.0
 """Seconds after which a process releases a restore: the timer has other work too."""
 LONGEST = 30.0
@@ -56,13 +60,18 @@ async def compare(ctx: Context) -> None:
         state = await queries.select_restore(connection)
     is_running = state["is_running"]
     if not state["is_waiting"]:
-        is_running |= await _is_behind(ctx, state["epoch"], state["compared_to"] - _OVERLAP)
+        is_running |= await _is_behind(ctx, state["epoch"], state["compared_to"])
     _closed.set(1 if is_running else 0)
     _unconfirmed.set(state["unconfirmed"])
 
 
-async def _is_behind(ctx: Context, epoch: int, since: datetime) -> bool:
-    at, digest = journal.moment(since), b""
+async def _is_behind(ctx: Context, epoch: int, compared_to: datetime) -> bool:
+    compared, now = ctx.compared, time.monotonic()
+    at, digest = journal.moment(compared_to - _OVERLAP), b""
+    if now > compared.again_at or journal.moment(compared_to) < compared.to[0]:
+        compared.again_at = now + _OVERLAP.total_seconds()
+    else:
+        at, digest = max((at, digest), compared.to)
     while page := await journal.find_after(ctx.mongo, at, digest, _PAGE):
         at, digest = page[-1]["at"], page[-1]["_id"]
         async with ctx.postgres.connection() as connection:
@@ -74,6 +83,7 @@ async def _is_behind(ctx: Context, epoch: int, since: datetime) -> bool:
                 logger.error("The ledgers are behind the journal: the gate is closed", extra=fields)
                 return True
             await queries.update_compared(connection, epoch, datetime.fromisoformat(at))
+        compared.to = at, digest
     return False
 
 
