@@ -1,11 +1,13 @@
 """The second process: it answers the requests that come over its connection to the first."""
 
 import asyncio
+import contextlib
 import importlib
 import logging as python_logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextvars import ContextVar
 from logging.handlers import QueueHandler
 from typing import override
@@ -19,7 +21,7 @@ from shared.http.unstreamed import call
 _BEAT = 2.0
 """Seconds between two signs of life."""
 _NICENESS = 10
-"""What waits for a verification can wait a little longer; what waits for the gate cannot."""
+"""Until it serves: what waits for a verification can wait a little longer; what waits for the gate cannot."""
 
 _lines: ContextVar[list[python_logging.LogRecord] | None] = ContextVar("lines", default=None)
 
@@ -39,24 +41,35 @@ class _Lines(QueueHandler):
             python_logging.lastResort.handle(record)
 
 
-async def serve(factory: str, connection: socket.socket) -> None:
+async def serve(factory: str, connection: socket.socket, when_ready: Callable[[], None] = lambda: None) -> None:
     """Answer what comes over a connection, until its end."""
     reader, writer = await asyncio.open_connection(sock=connection)
-    settings = await read(reader)
+    settings, _ = await read(reader)
     module, _, name = factory.partition(":")
     app: Application = getattr(importlib.import_module(module), name)(settings)
+    when_ready()
     try:
         # Where one fails, say since its answer cannot be sent, all end: the first process begins another.
         async with asyncio.TaskGroup() as group:
             group.create_task(_beat(writer))
             while True:
-                number, asked = await read(reader)
-                group.create_task(_answer(app, writer, number, asked))
+                (number, asked), body = await read(reader)
+                group.create_task(_answer(app, writer, number, asked, body))
     except* (EOFError, OSError):
         pass  # the first process has ended
     finally:
         writer.close()
         await app.close()
+
+
+def _step_aside() -> None:
+    """Run only where nothing else would.
+
+    A process that is niced, and no more, gets turns of a whole tick (4 ms) of a busy processor: beside one account's
+    worst the gate answered half as many requests as without it, and its p99 was three times as long.
+    """
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:
@@ -65,16 +78,16 @@ async def _beat(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(_BEAT)
 
 
-async def _answer(app: Application, writer: asyncio.StreamWriter, number: int, asked: Asked) -> None:
+async def _answer(app: Application, writer: asyncio.StreamWriter, number: int, asked: Asked, body: bytes) -> None:
     logging.resume(asked.log)
     lines: list[python_logging.LogRecord] = []
     _lines.set(lines)
     scope = {**asked.scope, "app": app, "log": asked.log}
     try:
-        whole = await call(app.answering, scope, asked.body)
+        status, headers, content = await call(app.answering, scope, body)
     except Exception as error:  # noqa: BLE001 - the client gets an answer in any case
-        whole = await call(failed(error, scope["path"]), scope, b"")
-    write(writer, (number, Answered(*whole, asked.log, lines)))
+        status, headers, content = await call(failed(error, scope["path"]), scope, b"")
+    write(writer, (number, Answered(status, headers, asked.log, lines)), content)
 
 
 def main() -> None:
@@ -82,4 +95,4 @@ def main() -> None:
     _, factory, descriptor = sys.argv
     os.nice(_NICENESS)
     python_logging.getLogger().addHandler(_Lines())
-    asyncio.run(serve(factory, socket.socket(fileno=int(descriptor))))
+    asyncio.run(serve(factory, socket.socket(fileno=int(descriptor)), _step_aside))

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -17,6 +18,7 @@ import pytest
 
 from devstack.local import ROOT
 from shared.http import second_process, serving
+from shared.http.second_process import _TURN as TURN
 from shared.http.second_process import SecondProcess
 from shared.logging import Request, bind
 from tests.support.app import FRONTS, MISSING, Client, front, is_problem, make_twin, token
@@ -193,6 +195,48 @@ async def test_its_start_may_take_longer_than_a_later_silence(client: Client, mo
     assert (await waiting).status_code == 200
 
 
+async def test_it_runs_only_where_nothing_else_would(client: Client) -> None:
+    path = await make_twin(client)
+    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+    (process,) = processes()
+    assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+
+
+async def test_neither_process_works_while_nothing_is_asked(client: Client) -> None:
+    path = await make_twin(client)
+    assert (await client.put(f"{path}/persona", json=LARGE)).status_code == 200
+    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+    (process,) = processes()
+
+    def spent() -> tuple[float, float]:
+        times = process.cpu_times()
+        return time.process_time(), times.user + times.system
+
+    before = spent()
+    await asyncio.sleep(1)
+    assert all(after - earlier < 0.5 for earlier, after in zip(before, spent(), strict=True))
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+async def test_the_first_leaves_it_turns_where_they_share_one_processor(
+    client: Client, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    turns: list[float] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(second_process, "_EVERY", 0.001)
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: turns.append(seconds) if seconds == TURN else sleep(seconds))
+    path = await make_twin(client)
+    assert (await client.get(path)).status_code == 200
+    assert not turns
+    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
+    assert bool(turns) == (processors == 1)
+    await asyncio.sleep(0.05)
+    turns.clear()
+    await asyncio.sleep(0.05)
+    assert not turns
+
+
 async def test_it_does_not_outlive_a_process_that_is_killed(settings: Settings) -> None:
     program = """
 import asyncio, sys
@@ -239,8 +283,8 @@ async def its_side(settings: Settings) -> AsyncIterator[tuple[asyncio.Task[None]
     }
 
     async def ask() -> Any:
-        second_process.write(writer, (7, second_process.Asked(scope, b"", Request("heavy"))))
-        while (found := await second_process.read(reader)) is None:
+        second_process.write(writer, (7, second_process.Asked(scope, Request("heavy"))))
+        while (found := await second_process.read(reader)) == (None, b""):
             pass
         return found
 
@@ -258,10 +302,10 @@ async def test_what_it_cannot_answer_is_500_with_a_line(
     monkeypatch.setattr(service, "diff", fails)
     async with its_side(settings) as (side, ask):
         with caplog.at_level(logging.ERROR):
-            number, answered = await ask()
+            (number, answered), body = await ask()
     await side
     assert (number, answered.status) == (7, 500)
-    assert json.loads(answered.body)["request_id"] == "heavy"
+    assert json.loads(body)["request_id"] == "heavy"
     (line,) = [record for record in caplog.records if record.message == "Unhandled exception"]
     assert line.__dict__["error"] == "RuntimeError"
 
