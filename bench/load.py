@@ -38,20 +38,30 @@ class Outcome:
         return self.requests / self.seconds
 
 
-def request(
-    method: str, target: str, owner: str, token: str, body: object = None, content_type: str = "application/json"
+def head(
+    method: str, target: str, owner: str, token: str, length: int, content_type: str = "application/json"
 ) -> bytes:
-    """Return one HTTP/1.1 request; `X-Owner` is for the peer that reads no tokens."""
-    content = b"" if body is None else json.dumps(body).encode()
-    head = [
+    """Return the head of an HTTP/1.1 request with a body of so many bytes.
+
+    `X-Owner` is for the peer that reads no tokens.
+    """
+    lines = [
         f"{method} {target} HTTP/1.1",
         f"Host: {LOCALHOST}",
         f"X-Owner: {owner}",
         f"Authorization: Bearer {token}",
     ]
-    if content:
-        head += [f"Content-Type: {content_type}", f"Content-Length: {len(content)}"]
-    return "\r\n".join(head).encode() + b"\r\n\r\n" + content
+    if length:
+        lines += [f"Content-Type: {content_type}", f"Content-Length: {length}"]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n"
+
+
+def request(
+    method: str, target: str, owner: str, token: str, body: object = None, content_type: str = "application/json"
+) -> bytes:
+    """Return one HTTP/1.1 request."""
+    content = b"" if body is None else json.dumps(body).encode()
+    return head(method, target, owner, token, len(content), content_type) + content
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from bench import data, issuer, neighbour, profiler, renewals, workloads
 from bench.load import Outcome
-from bench.stack import App, Database, Stack, server_cpu
+from bench.stack import UNBOUNDED, App, Database, Stack, server_cpu
 from bench.workloads import Workloads
 from devstack.local import ROOT
 from devstack.process import LOCALHOST
@@ -233,13 +233,13 @@ def _ledger(bench: Bench) -> dict[str, Any]:
 
 def _neighbour(bench: Bench) -> dict[str, Any]:
     plan, database, work = bench.plan, bench.database, bench.work
-    bounded = {name: value for name, value in database.environment.items() if name != "ACCOUNT_REQUESTS"}
+    bounded = {name: value for name, value in database.environment.items() if name not in UNBOUNDED}
     with App("ours", replace(database, environment=bounded)) as app:
         gate = app, work.of(app, "gate")
         found: dict[str, Any] = rounds(plan.rounds, plan.seconds, {"idle": gate}, FEW_CONNECTIONS)
         loud = f"http://{LOCALHOST}:{app.port}", database.token(neighbour.LOUD)
-        acts = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
-        with neighbour.beside(*loud, acts) as answers:
+        loud_work = neighbour.prepare(*loud, database.owner_dsn, plan.events // 10)
+        with neighbour.beside(*loud, loud_work) as answers:
             found |= rounds(plan.rounds, plan.seconds, {"beside": gate}, FEW_CONNECTIONS)
     found["answers"] = {kind: {str(status): count for status, count in seen.items()} for kind, seen in answers.items()}
     return found

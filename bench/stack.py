@@ -23,6 +23,7 @@ from devstack.process import free_port
 from infra.new_secrets import receipt_key
 
 STOP_TIMEOUT = 10
+UNBOUNDED = {"ACCOUNT_REQUESTS": "1000", "ACCOUNT_CONCURRENCY": "1000"}
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,8 @@ class Stack:
             "JWT_SECRETS": secrets.token_urlsafe(48),
             "DIGEST_KEY": secrets.token_urlsafe(48),
             "RECEIPT_KEYS": receipt_key(),
-            # The load is one account's where it writes, and a bound of its requests would be measured.
-            "ACCOUNT_REQUESTS": "1000",
+            # The load is one account's where it writes, and its bounds would be measured.
+            **UNBOUNDED,
         }
         owner_dsn = self.postgres.dsn_of(OWNER, name)
         for arguments in (["upgrade"], ["grant", SERVING]):

@@ -1,4 +1,4 @@
-"""How many requests of one account an instance answers at once: the gate, every no, verifications, and others apart."""
+"""How many requests of one account an instance has at once: the gate, every no, verifications, and others apart."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,8 @@ def bounds(settings: Settings) -> Bounds:
             DECISION: settings.account_decisions,
             NO: settings.account_noes,
             VERIFICATION: VERIFICATIONS,
-        }
+        },
+        settings.account_concurrency,
     )
 
 

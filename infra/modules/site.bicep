@@ -143,6 +143,7 @@ var settings = {
   JOURNAL_RETENTION_DAYS: string(journalRetentionDays)
   CONTROLLER: controller == null ? '' : string(controller)
   ACCOUNT_REQUESTS: '16'
+  ACCOUNT_CONCURRENCY: '2'
   ACCOUNT_DECISIONS: '32'
   ACCOUNT_NOES: '8'
   ACCOUNT_TWINS: '1000000'

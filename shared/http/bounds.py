@@ -1,13 +1,17 @@
-"""How many requests of one account an instance answers at once: each kind of work has its own bound."""
+"""How many requests of one account an instance has at once: each kind of work has its own bound."""
 
+import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakValueDictionary
 
 from shared.auth import CurrentUser
 from shared.http.problems import TooManyRequests
 
 _MARK = "_kind_of_work"
+_AT_ONCE = nullcontext()
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +48,33 @@ def kind_of(endpoint: Callable[..., Any]) -> Kind | KindOf:
 class Bounds:
     """Counts the requests of each account that are being answered; it keeps nothing of accounts that have none."""
 
-    def __init__(self, most: Mapping[Kind, int]) -> None:
+    def __init__(self, most: Mapping[Kind, int], concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._kinds: dict[Kind, tuple[int, dict[str, int]]] = {kind: (number, {}) for kind, number in most.items()}
 
     def place(self, kind: Kind, user: CurrentUser) -> "_Place":
         """Return a place for the block; entering it raises `TooManyRequests` where the account has its most."""
         most, now = self._kinds[kind]
-        return _Place(most, now, user.sub if kind.of_person or user.owns is None else user.owns)
+        return _Place(most, now, user.sub if kind.of_person else _owner_of(user))
+
+    def turn(self, kind: Kind, user: CurrentUser) -> AbstractAsyncContextManager[None]:
+        """Return what lets a block of common work begin once few others of the account are in theirs.
+
+        Each step of a request runs before the steps that came after it, and its statements take the database's
+        processor: with sixteen renewals of one account under way, the gate's p99 was eight times as long.
+        """
+        if kind is not COMMON:
+            return _AT_ONCE
+        account = _owner_of(user)
+        turn = self._turns.get(account)
+        if turn is None:
+            turn = self._turns[account] = asyncio.Semaphore(self._concurrency)
+        return turn
+
+
+def _owner_of(user: CurrentUser) -> str:
+    return user.sub if user.owns is None else user.owns
 
 
 class _Place:

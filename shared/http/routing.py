@@ -124,10 +124,14 @@ class ApiRoute(APIRoute):
                     second = context.second_process
                     if second is not None and (is_heavy or (may_be_large and len(await request.body()) > LARGE)):
                         return await second.answer(scope, b"" if is_heavy else await request.body())
-                    return await serve(request, await _content(request, parameters, body, media_types))
+                    content = await _content(request, parameters, body, media_types)
+                    async with context.bounds.turn(kind, user):
+                        return await serve(request, content)
             content = await _content(request, parameters, body, media_types)
-            with context.bounds.place(kind(content.get(body)), user):
-                return await serve(request, content)
+            found = kind(content.get(body))
+            with context.bounds.place(found, user):
+                async with context.bounds.turn(found, user):
+                    return await serve(request, content)
 
         async def serve(request: Request, content: Mapping[Any, Any]) -> Response:
             path_params = request.scope["path_params"]

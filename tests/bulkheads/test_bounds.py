@@ -19,7 +19,7 @@ from twins.bounds import DECISION, NO, VERIFICATIONS
 from twins.context import Context
 from twins.settings import Settings
 
-REQUESTS, DECISIONS, NOES = 3, 4, 2
+REQUESTS, CONCURRENCY, DECISIONS, NOES = 3, 2, 4, 2
 
 type ClientFor = Callable[[str], Client]
 
@@ -29,6 +29,7 @@ async def bounded(settings: Settings) -> AsyncIterator[tuple[Context, ClientFor]
     """An application whose bounds are small, on a pool whose connections a test can hold."""
     update = {
         "account_requests": REQUESTS,
+        "account_concurrency": CONCURRENCY,
         "account_decisions": DECISIONS,
         "account_noes": NOES,
         "postgres_pool_max": 5,
@@ -114,6 +115,33 @@ async def test_others_are_not_refused_and_neither_is_the_same_account_at_the_gat
     assert [answer.status_code for answer in await asyncio.gather(*sent)] == [200, 200, 200, 200, 204]
     await asyncio.gather(*full)
     assert (await loud.delete("/api/v1/me")).status_code == 202
+
+
+async def test_an_account_waits_for_itself_and_nobody_else_does(bounded: tuple[Context, ClientFor]) -> None:
+    context, client = bounded
+    loud, other = client("loud-5"), client("other-5")
+    path = await make_twin(loud, principals=["loud-5"])
+    quiet = await make_twin(other)
+    async with AsyncExitStack() as stack:
+        for _ in range(CONCURRENCY):
+            user = CurrentUser(sub="loud-5", owns=None, scopes=frozenset(), logged={}, subject="loud-5")
+            await stack.enter_async_context(context.bounds.turn(COMMON, user))
+        waiting = [asyncio.create_task(loud.get(path)), asyncio.create_task(loud.patch(path, json={"tone": "calm"}))]
+        for sent in (
+            other.get(quiet),
+            loud.get(f"{path}/decision"),
+            loud.get(f"{path}/ledger/verification"),
+            loud.post(f"{path}/refusals"),
+            loud.patch(path, json={"consent": False}),
+        ):
+            assert (await sent).status_code in (200, 201)
+        await asyncio.sleep(0.1)
+        assert not any(task.done() for task in waiting)
+        waiting.append(asyncio.create_task(loud.get(path)))
+        await asyncio.sleep(0.1)
+        waiting.pop().cancel()
+    assert [(await task).status_code for task in waiting] == [200, 200]
+    assert not context.bounds._turns
 
 
 async def test_a_refused_request_is_answered_before_its_body_is_read(bounded: tuple[Context, ClientFor]) -> None:

@@ -67,7 +67,7 @@ async def test_one_accounts_worst_costs_another_no_answer_of_the_gate(stores: St
     async with scenario("one account's worst beside another's gate", stores, environment=bounds) as s:
         gate = f"/api/v1/twins/{await s.clients.create('quiet', 'before')}/decision"
         loud = s.apps[0].url, token(neighbour.LOUD)
-        acts = await asyncio.to_thread(neighbour.prepare, *loud, stores.postgres.owner_dsn, 1000)
+        work = await asyncio.to_thread(neighbour.prepare, *loud, stores.postgres.owner_dsn, 1000)
 
         async def p99() -> float:
             times, until = [], time.monotonic() + 4 * LOAD_SECONDS
@@ -80,7 +80,7 @@ async def test_one_accounts_worst_costs_another_no_answer_of_the_gate(stores: St
             return round(sorted(times)[len(times) * 99 // 100] * 1000, 1)
 
         s.figures["gate_p99_ms"] = {"idle": await p99()}
-        with neighbour.beside(*loud, acts) as answers:
+        with neighbour.beside(*loud, work) as answers:
             s.figures["gate_p99_ms"]["beside"] = await p99()
         for kind, seen in answers.items():
             assert seen[200] + seen[201] + seen[422] > 0, f"no {kind} was answered"

@@ -129,6 +129,7 @@ def test_a_key_is_measured_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         ("JWT_NBF_LEEWAY", "301"),
         ("KEY_VAULT_MAX_AGE", "0"),
         ("ACCOUNT_REQUESTS", "0"),
+        ("ACCOUNT_CONCURRENCY", "0"),
         ("ACCOUNT_DECISIONS", "0"),
         ("ACCOUNT_NOES", "0"),
         ("ACCOUNT_TWINS", "-1"),

@@ -51,6 +51,7 @@ def environment(stores: Stores) -> Iterator[dict[str, str]]:
         "CONTROLLER": json.dumps(CONTROLLER),
         # Many tests send hundreds at once; those of the bounds set others.
         "ACCOUNT_REQUESTS": "1000",
+        "ACCOUNT_CONCURRENCY": "1000",
         "ACCOUNT_DECISIONS": "1000",
         "ACCOUNT_NOES": "1000",
         # A process for each application that a test makes; those of the second process turn it on.

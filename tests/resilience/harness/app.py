@@ -36,6 +36,7 @@ SETTINGS = {
     "MONGODB_POOL_MAX": str(MONGO_POOL_MAX),
     # Clients of one account send hundreds at once; the scenario of a loud neighbour sets others.
     "ACCOUNT_REQUESTS": "2000",
+    "ACCOUNT_CONCURRENCY": "2000",
     "ACCOUNT_DECISIONS": "2000",
     "ACCOUNT_NOES": "2000",
 }
