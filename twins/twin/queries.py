@@ -127,14 +127,18 @@ async def select_twins_named(
 
 async def update_twin(
     connection: Connection, twin_id: UUID, twin_name: str, use_case: str, tone: str, principals: list[str]
-) -> None:
-    """Change a locked twin; its time never goes back, though the transaction may have waited for the lock."""
+) -> Record:
+    """Change a locked twin, and return the columns that change.
+
+    Its time never goes back, though the transaction may have waited for the lock.
+    """
     sql = """
         UPDATE twins SET twin_name = $2, use_case = $3, tone = $4, principals = $5, version = version + 1,
                          updated_at = greatest(now(), updated_at)
         WHERE id = $1
+        RETURNING twin_name, use_case, tone, principals, version, updated_at
     """
-    await connection.execute(sql, twin_id, twin_name, use_case, tone, principals)
+    return await fetch_one(connection, sql, twin_id, twin_name, use_case, tone, principals)
 
 
 async def erase(connection: Connection, twin_ids: Sequence[UUID]) -> dict[str, int]:

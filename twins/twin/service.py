@@ -2,8 +2,9 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 from shared.auth import CurrentUser
@@ -31,9 +32,11 @@ _SCANNED = 2000
 """The most twins that one page of a filtered list looks at."""
 _INDEXED = re.compile(r"\w{3}")
 """What the index of names knows: three letters or digits in a row."""
+_PLAIN = {"twin_name", "use_case", "tone"}
+"""The members of a twin that no other member depends on."""
 
 
-def _tag(row: Record) -> str:
+def _tag(row: Mapping[str, Any]) -> str:
     parts = [row["version"], "live" if row["consent"] else "off"]
     if row["external_ids"]:  # one that moves to another twin changes no row of this one
         parts.append(sha256(row["external_ids"].encode()).hexdigest()[:16])
@@ -116,7 +119,7 @@ async def patch(
     is_no = wanted.get("consent") is False
     async with ctx.postgres.transaction(Priority.HIGH if is_no else Priority.COMMON) as connection:
         await lock(connection, user.owner, twin_id)
-        row = await _select(ctx, connection, user, twin_id)
+        row: Mapping[str, Any] = await _select(ctx, connection, user, twin_id)
         preconditions.check(_tag(row))
         is_changed = "external_ids" in wanted and await _attach(ctx, connection, user, twin_id, change.external_ids)
         if wanted.get("consent") is True:
@@ -128,8 +131,9 @@ async def patch(
         if added := set(changed["principals"]) - set(row["principals"]):
             await acts.check_names(connection, twin_id, [*added])
         if changed != current or is_changed:
-            await queries.update_twin(connection, twin_id, **changed)
-        row = await _select(ctx, connection, user, twin_id)
+            row = {**row, **await queries.update_twin(connection, twin_id, **changed)}
+        if not wanted.keys() <= _PLAIN:
+            row = await _select(ctx, connection, user, twin_id)
     if "consent" in wanted:
         await journal.attempt(ctx, twin_id)
     return Twin.of(row), _tag(row)
