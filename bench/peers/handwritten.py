@@ -15,7 +15,7 @@ from uuid import UUID
 import asyncpg
 from jose import JWTError, jwt
 from motor.motor_asyncio import AsyncIOMotorClient
-from pythonjsonlogger.json import JsonFormatter
+from pythonjsonlogger.orjson import OrjsonFormatter
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -144,7 +144,7 @@ def app() -> Starlette:
     """Return the peer with its log."""
     handler = logging.StreamHandler()
     names = {"levelname": "level", "name": "logger"}
-    handler.setFormatter(JsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields=names))
+    handler.setFormatter(OrjsonFormatter("%(levelname)s %(name)s %(message)s", timestamp=True, rename_fields=names))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     return serve(logged(create, "Twin created", "Twin creation initiated"), logged(patch), logged(put_persona))

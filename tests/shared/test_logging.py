@@ -48,7 +48,8 @@ def lines_of(before: str = "") -> list[str]:
 
 
 def test_outside_functions_each_line_is_one_json_object() -> None:
-    first, created, other, failed = [json.loads(line) for line in lines_of()]
+    lines = lines_of()
+    first, created, other, failed = [json.loads(line) for line in lines]
 
     assert first.keys() == {"timestamp", "level", "logger", "message"}
     assert {name: created[name] for name in created if name != "timestamp"} == {
@@ -63,6 +64,7 @@ def test_outside_functions_each_line_is_one_json_object() -> None:
     assert (other["message"], other["request_id"]) == ("Its own words", "first")
     assert (failed["request_id"], failed["error"], failed["level"]) == ("second", "ValueError", "ERROR")
     assert "owner" not in failed
+    assert '"level":"ERROR"' in lines[-1]  # as tests search for it in what an application has written
 
 
 def test_a_handler_that_is_there_already_is_the_only_one() -> None:

@@ -42,7 +42,7 @@ class Service:
 
     def is_sound(self) -> bool:
         """Tell whether it has met nothing that it did not expect."""
-        return not any(sign in self.written for sign in ("Traceback", "Unhandled exception", '"level": "ERROR"'))
+        return not any(sign in self.written for sign in ("Traceback", "Unhandled exception", '"level":"ERROR"'))
 
 
 @contextmanager

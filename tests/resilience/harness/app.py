@@ -22,7 +22,7 @@ from tests.support.app import SECRET
 ASYNCPG_ABANDONS = "unexpected connection_lost() call"
 """What asyncio says of a future that asyncpg makes before it connects, and forgets where it is cancelled
 in the very turn of the event loop in which TCP has connected; the connection itself is closed."""
-NOT_CREATED = '"message": "Twin creation failed"'
+NOT_CREATED = '"message":"Twin creation failed"'
 """What the application says, as an error, of a creation that a store has kept from being done; of one that
 fails by itself there is also an unhandled exception."""
 
@@ -73,7 +73,7 @@ class App:
         return [
             line
             for line in self.log.splitlines()
-            if ("Traceback" in line or '"level": "ERROR"' in line)
+            if ("Traceback" in line or '"level":"ERROR"' in line)
             and not any(excused in line for excused in (ASYNCPG_ABANDONS, NOT_CREATED))
         ]
 
