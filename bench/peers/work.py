@@ -58,10 +58,19 @@ async def gate(connection: Any, owner: str, twin_id: UUID, purpose: str) -> dict
 
 
 async def get(connection: Any, owner: str, twin_id: UUID) -> tuple[dict[str, Any], str]:
+    row = await _select(connection, owner, twin_id)
+    return _shown(row), _tag(row)
+
+
+async def _select(connection: Any, owner: str, twin_id: UUID) -> Any:
     row = await twin_queries.select_twin(connection, owner, twin_id, RECORDED)
     if row is None:
         raise Refused(404)
-    return _shown(row), f'"{row["version"]}.{"live" if row["consent"] else "off"}"'
+    return row
+
+
+def _tag(row: Any) -> str:
+    return f'"{row["version"]}.{"live" if row["consent"] else "off"}"'
 
 
 def _shown(row: Any) -> dict[str, Any]:
@@ -97,10 +106,10 @@ async def patch(connection: Any, owner: str, twin_id: UUID, change: dict[str, An
         raise Refused(422)
     async with connection.transaction():
         await _lock(connection, owner, twin_id)
-        twin, _ = await get(connection, owner, twin_id)
-        texts = {name: change.get(name, twin[name]) for name in (*TEXTS, "principals")}
-        await twin_queries.update_twin(connection, twin_id, **texts)
-        return await get(connection, owner, twin_id)
+        row = await _select(connection, owner, twin_id)
+        texts = {name: change.get(name, row[name]) for name in (*TEXTS, "principals")}
+        row = {**row, **await twin_queries.update_twin(connection, twin_id, **texts)}
+    return _shown(row), _tag(row)
 
 
 async def get_persona(pool: Any, personas: Any, owner: str, twin_id: UUID) -> dict[str, Any]:

@@ -37,7 +37,7 @@ _START = 60.0
 """Seconds to the first sign of life: niced, with a tenth of a busy processor, the start takes ten times as long."""
 _SILENCE = 60.0
 """Seconds without a further sign after which the process is ended: it has only what others leave of the processor."""
-_TURN, _EVERY = 0.001, 0.02
+_TURN, _EVERY = 0.0005, 0.01
 """Seconds that the first process leaves to it, and how often, where they share one processor."""
 
 _SCOPE = {
