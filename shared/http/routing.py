@@ -106,7 +106,7 @@ class ApiRoute(APIRoute):
         if "PATCH" in (self.methods or ()):
             media_types.append("application/merge-patch+json")
 
-        kind = kind_of(endpoint)
+        kind, room = kind_of(endpoint), endpoint.__module__
         is_heavy, may_be_large = is_in_second_process(endpoint), max_body > LARGE
 
         async def answer(scope: Scope, receive: Receive) -> Response:
@@ -125,12 +125,12 @@ class ApiRoute(APIRoute):
                     if second is not None and (is_heavy or (may_be_large and len(await request.body()) > LARGE)):
                         return await second.answer(scope, b"" if is_heavy else await request.body())
                     content = await _content(request, parameters, body, media_types)
-                    async with context.bounds.turn(kind, user):
+                    async with context.bounds.turn(kind, user, room):
                         return await serve(request, content)
             content = await _content(request, parameters, body, media_types)
             found = kind(content.get(body))
             with context.bounds.place(found, user):
-                async with context.bounds.turn(found, user):
+                async with context.bounds.turn(found, user, room):
                     return await serve(request, content)
 
         async def serve(request: Request, content: Mapping[Any, Any]) -> Response:

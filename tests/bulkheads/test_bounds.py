@@ -18,6 +18,7 @@ from twins.app import create_app
 from twins.bounds import DECISION, NO, VERIFICATIONS
 from twins.context import Context
 from twins.settings import Settings
+from twins.twin import routes
 
 REQUESTS, CONCURRENCY, DECISIONS, NOES = 3, 2, 4, 2
 
@@ -125,12 +126,13 @@ async def test_an_account_waits_for_itself_and_nobody_else_does(bounded: tuple[C
     async with AsyncExitStack() as stack:
         for _ in range(CONCURRENCY):
             user = CurrentUser(sub="loud-5", owns=None, scopes=frozenset(), logged={}, subject="loud-5")
-            await stack.enter_async_context(context.bounds.turn(COMMON, user))
+            await stack.enter_async_context(context.bounds.turn(COMMON, user, routes.__name__))
         waiting = [asyncio.create_task(loud.get(path)), asyncio.create_task(loud.patch(path, json={"tone": "calm"}))]
         for sent in (
             other.get(quiet),
             loud.get(f"{path}/decision"),
             loud.get(f"{path}/ledger/verification"),
+            loud.put(f"{path}/persona", json={"summary": "Of another room."}),
             loud.post(f"{path}/refusals"),
             loud.patch(path, json={"consent": False}),
         ):
