@@ -36,9 +36,10 @@ CAUSES = {
         "a request that is not sampled is prepared."
     ),
     "p99 of the gate beside one account's worst / idle": (
-        "What is heavy for the interpreter has a process of its own. What is left is PostgreSQL, which shares one "
-        "processor with mongod and the load: with two renewals of the loud account at once, and nothing of its in the "
-        "gate's process, the p99 was 9 ms beside 1.6 (by hand, 2026-11-29), two or three turns of that processor."
+        "What is heavy for the interpreter has a process of its own, and an account's requests wait for each other. "
+        "What is left is for the most part PostgreSQL, which shares one processor with mongod, both loads and their "
+        "turns of 4 ms: with a p99 of 11 ms, one turn of the gate's event loop in 14 s took longer than 8 (by hand, "
+        "2026-11-30). The machine of that run was two to four times slower than that of the other parts."
     ),
     "get: ours / hand-written": (
         "The two are equal within the noise of the machine: the ratios of single rounds lie on both sides of 1 "
