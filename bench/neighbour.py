@@ -101,7 +101,7 @@ def beside(url: str, token: str, work: Work) -> Iterator[dict[str, Counter[int]]
     told = json.dumps([url, token, work.twins, work.consents])
     # Clients run elsewhere, and here they would take the processor of the database. Linux shares a processor among
     # sessions first, and by niceness within each: so a session of its own, which is niced as a whole.
-    load = subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "bench.neighbour"],
         cwd=ROOT,
         text=True,
@@ -109,13 +109,13 @@ def beside(url: str, token: str, work: Work) -> Iterator[dict[str, Counter[int]]
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    assert load.stdin is not None
+    assert process.stdin is not None
     try:
-        load.stdin.write(f"{told}\n")
-        load.stdin.flush()
+        process.stdin.write(f"{told}\n")
+        process.stdin.flush()
         yield answers
     finally:
-        said, _ = load.communicate(timeout=LONGEST)  # it ends with its standard input
+        said, _ = process.communicate(timeout=LONGEST)  # it ends with its standard input
     answers |= {
         kind: Counter({int(status): count for status, count in seen.items()}) for kind, seen in json.loads(said).items()
     }

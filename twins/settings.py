@@ -33,12 +33,12 @@ class Settings(settings.Settings):
 
     account_requests: int = Field(16, ge=1)
     """How many requests of one account an instance answers at once, but for those that the next two bound."""
-    account_concurrency: int = Field(2, ge=1)
-    """How many of those to each resource, such as twins, it works on at once; the others wait their turn."""
     account_decisions: int = Field(32, ge=1)
     """The same of questions to the gate."""
     account_noes: int = Field(8, ge=1)
     """The same of one person's withdrawals, refusals and erasures."""
+    account_concurrency: int = Field(2, ge=1)
+    """How many of `account_requests` to each resource it works on at once, while the others wait their turn."""
 
     account_twins: int = Field(1_000_000, ge=0)
     """How many twins an owner may have."""
