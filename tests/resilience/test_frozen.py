@@ -18,6 +18,8 @@ from tests.support.stores import Stores
 
 FREED = 8.0
 """Seconds after which nothing waits for a frozen process any more."""
+FREEZING = 30.0
+"""Seconds in which a process is caught at the moment looked for."""
 AT_ONCE = 4
 
 READER = """
@@ -102,6 +104,20 @@ async def decision(s: Scenario, gate: str, app: int) -> tuple[Any, ...]:
     return answer.json()["decision"], answer.json()["reason"]
 
 
+async def freeze_amid_an_answer(superuser: asyncpg.Connection, reader: asyncio.subprocess.Process) -> None:
+    """Freeze the reader while its server waits to write to it, not between two answers."""
+    async with asyncio.timeout(FREEZING):
+        while True:
+            reader.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(0.5)  # what the connection's buffers hold is written
+            if await superuser.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT repeat%' AND wait_event = 'ClientWrite'"
+            ):
+                return
+            reader.send_signal(signal.SIGCONT)
+            await asyncio.sleep(0.05)
+
+
 async def test_a_reader_frozen_in_the_middle_of_a_long_answer_loses_its_lock(stores: Stores) -> None:
     superuser = await asyncpg.connect(stores.postgres.dsn_of(SUPERUSER, DATABASE))
     twin_id = str(
@@ -118,13 +134,7 @@ async def test_a_reader_frozen_in_the_middle_of_a_long_answer_loses_its_lock(sto
     try:
         assert reader.stdout is not None
         assert await reader.stdout.readline() == b"locked\n"
-        await asyncio.sleep(0.2)
-        reader.send_signal(signal.SIGSTOP)
-        async with asyncio.timeout(FREED):
-            while not await superuser.fetchval(
-                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT repeat%' AND wait_event = 'ClientWrite'"
-            ):
-                await asyncio.sleep(PAUSE)
+        await freeze_amid_an_answer(superuser, reader)
         async with asyncio.timeout(FREED):
             while await is_locked(superuser, twin_id):
                 await asyncio.sleep(PAUSE)
