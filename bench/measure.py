@@ -67,7 +67,7 @@ def plans(rows: int | None) -> dict[str, Plan]:
             events=100_000,
             renewals=100_000,
             imports=11,
-            profiled=("gate", "get", "create"),
+            profiled=("gate", "get", "list, first page", "persona get", "create"),
         ),
         "short": Plan(
             name="short",

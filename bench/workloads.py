@@ -12,7 +12,9 @@ from bench import data, load
 from bench.stack import App
 from devstack.process import LOCALHOST
 
-READ = ("gate", "get", "list, first page", "list, deep page", "persona get")
+LONG = ("list, first page", "list, deep page", "persona get")
+"""Reads with long answers."""
+READ = ("gate", "get", *LONG)
 WRITTEN = ("create", "patch", "persona put")
 ALL = (*READ, *WRITTEN, "mixed 90/10")
 
