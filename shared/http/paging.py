@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import Depends, Query, Request, Response
 from pydantic import BaseModel
-from starlette.datastructures import URL
+from starlette.datastructures import QueryParams
 
 from shared.auth import User
 from shared.context import Ctx
@@ -35,7 +36,8 @@ class Pages:
 
     digests: Digests
     account: str
-    url: URL
+    path: str
+    query: QueryParams
     limit: int
     cursor: str | None
     scope: str = ""
@@ -72,8 +74,9 @@ class Pages:
         """Return a page as JSON, with the next page's address in `Link` (RFC 8288)."""
         if page.next_cursor is None:
             return answer(page)
-        following = self.url.include_query_params(cursor=page.next_cursor)
-        return answer(page, headers={"Link": f'<{following.path}?{following.query}>; rel="next"'})
+        others = [(name, value) for name, value in self.query.multi_items() if name != "cursor"]
+        following = urlencode([*others, ("cursor", page.next_cursor)])
+        return answer(page, headers={"Link": f'<{self.path}?{following}>; rel="next"'})
 
 
 async def _pages(
@@ -86,7 +89,7 @@ async def _pages(
         Query(max_length=2000, description="The `next_cursor` of the page before; the filters must be the same."),
     ] = None,
 ) -> Pages:
-    return Pages(ctx.digests, user.seat, request.url, limit, cursor)
+    return Pages(ctx.digests, user.seat, request.scope["path"], request.query_params, limit, cursor)
 
 
 Paging = Annotated[Pages, Depends(_pages)]

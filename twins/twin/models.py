@@ -102,7 +102,8 @@ class Twin(Output):
     @classmethod
     @override
     def of(cls, row: Mapping[str, Any]) -> Self:
-        return super().of({**row, "external_ids": json.loads(row["external_ids"] or "[]")})
+        given = row["external_ids"]  # null for most: to parse "[]" for each twin took a twentieth of a list's time
+        return super().of({**row, "external_ids": json.loads(given) if given else []})
 
 
 class TwinPage(Page):
