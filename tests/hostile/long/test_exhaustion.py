@@ -207,7 +207,7 @@ async def test_made_up_key_ids_of_an_identity_provider(environment: dict[str, st
         },
     )
     assert answered.keys() == {200}
-    assert answered.total() > 100
+    assert answered.total() > 2 * seconds  # so each within half a second, however long the attack takes
     assert fetches <= 2 + seconds // COOLDOWN  # at most 3 within a minute
 
 
