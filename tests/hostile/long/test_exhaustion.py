@@ -189,7 +189,6 @@ async def test_made_up_key_ids_of_an_identity_provider(environment: dict[str, st
                     while True:
                         async with http.get("/api/v1/me", headers=valid) as answer:
                             answered[answer.status] += 1
-                        await asyncio.sleep(0.01)
 
                 begun = time.monotonic()
                 going_on = asyncio.create_task(go_on())
@@ -207,7 +206,7 @@ async def test_made_up_key_ids_of_an_identity_provider(environment: dict[str, st
         },
     )
     assert answered.keys() == {200}
-    assert answered.total() > 2 * seconds  # so each within half a second, however long the attack takes
+    assert answered.total() > 100
     assert fetches <= 2 + seconds // COOLDOWN  # at most 3 within a minute
 
 
