@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench import pictures
-from bench.workloads import LONG, WRITTEN
+from bench.workloads import LISTS, WRITTEN
 
 FOLDER = Path(__file__).parent
 TRIED = FOLDER / "tried.json"
@@ -64,7 +64,10 @@ def targets(found: dict[str, Any]) -> list[Target]:
     return [
         *(Target(f"{name}: ours / hand-written", 1.0, against(name, "hand-written")) for name in ("gate", "get")),
         *(Target(f"{name}: ours / usual", 4.0, against(name, "usual")) for name in ("gate", "get")),
-        *(Target(f"{name}: ours / hand-written", 0.95, against(name, "hand-written")) for name in LONG),
+        *(
+            Target(f"{name}: ours / hand-written", 0.95, against(name, "hand-written"))
+            for name in (*LISTS, "persona get")
+        ),
         *_written_targets(rates),
         Target("gate: function host / stock adapter", 1.4, against("gate", "stock adapter", "function host")),
         Target(

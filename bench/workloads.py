@@ -12,9 +12,8 @@ from bench import data, load
 from bench.stack import App
 from devstack.process import LOCALHOST
 
-LONG = ("list, first page", "list, deep page", "persona get")
-"""Reads with long answers."""
-READ = ("gate", "get", *LONG)
+LISTS = ("list, first page", "list, deep page")
+READ = ("gate", "get", *LISTS, "persona get")
 WRITTEN = ("create", "patch", "persona put")
 ALL = (*READ, *WRITTEN, "mixed 90/10")
 
