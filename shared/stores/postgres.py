@@ -13,6 +13,7 @@ import asyncpg
 from shared.http.problems import Unavailable
 from shared.settings import Settings
 from shared.stores.limits import Lent, Limits
+from shared.stores.pool import Pool
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ _LOST = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.ReadOnlySQLTransactionError,  # a standby that has not been promoted yet
 )
-
-_RETRY = 0.1
-"""Seconds between attempts to open a connection: each failure delays the users of open connections."""
 
 
 class Connection(Protocol):
@@ -126,11 +124,8 @@ class Postgres:
         self._settings = settings
         self._limits = Limits()
         self._password = password
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: Pool | None = None
         self._opening = asyncio.Lock()
-        self._turn = asyncio.Lock()
-        self._given_back = asyncio.Event()
-        self._retry_at = 0.0
         self._endings: set[asyncio.Task[None]] = set()
         most, reserved = settings.postgres_pool_max, settings.postgres_pool_reserved
         high = asyncio.Semaphore(most - reserved // 2)
@@ -141,11 +136,11 @@ class Postgres:
             Priority.HIGHEST: (),
         }
 
-    async def _open(self) -> "asyncpg.Pool[asyncpg.Record]":
+    async def _open(self) -> Pool:
         async with self._opening:
             if self._pool is None:
                 settings = self._settings
-                self._pool = await asyncpg.create_pool(
+                pool = await asyncpg.create_pool(
                     settings.postgres_dsn.get_secret_value(),
                     min_size=settings.postgres_pool_min,
                     max_size=settings.postgres_pool_max,
@@ -155,43 +150,13 @@ class Postgres:
                     reset=_no_reset,
                     password=None if self._password is None else self._sign_in,
                 )
+                self._pool = Pool(pool, (*_LOST, Unavailable))
             return self._pool
 
     async def _sign_in(self) -> str:
         assert self._password is not None  # noqa: S101 - the pool has this only where there is one
         # A request that can soon get an open connection does not wait for a token.
         return await self._password(wait=self._pool is None or self._pool.get_size() == 0)
-
-    async def _acquire(self, pool: "asyncpg.Pool[asyncpg.Record]") -> Any:
-        """Return a connection; where no new one opens, wait for an open one.
-
-        asyncpg fails at once when it cannot open another connection: the server has no place for it, or
-        there is no token to sign in with. So requests share the open connections, and take turns: otherwise
-        a request that releases a connection and asks again is always first, and others exceed their limit.
-        """
-        clock = asyncio.get_running_loop().time
-        if not self._turn.locked() or clock() >= self._retry_at:
-            self._retry_at = clock() + _RETRY
-            if connection := await self._take(pool):
-                return connection
-        async with self._turn:
-            while True:
-                self._given_back.clear()
-                if not pool.get_idle_size():
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._given_back.wait(), _RETRY)
-                if connection := await self._take(pool):
-                    return connection
-
-    @staticmethod
-    async def _take(pool: "asyncpg.Pool[asyncpg.Record]") -> Any:
-        """Acquire a connection; return None where no new one opens but others are open."""
-        try:
-            return await pool.acquire()
-        except (*_LOST, Unavailable):
-            if pool.get_size() == 0:
-                raise
-            return None
 
     def connection(self, priority: Priority = Priority.COMMON) -> _Lending:
         """Lend a connection, for the block, on which each statement commits by itself; raises `Unavailable`."""
@@ -210,7 +175,7 @@ class Postgres:
                 await places.acquire()
                 held.append(places)
             pool = self._pool or await self._open()
-            connection = await self._acquire(pool)
+            connection = await pool.acquire()
         except BaseException as error:
             _release(held)
             ended = self._limits.end(limit, error)
@@ -233,10 +198,9 @@ class Postgres:
                 raise self._unavailable(error) from error
             return
         try:
-            await lent.pool.release(lent.connection)
+            await lent.pool.release(lent.connection, is_clean=error is None)
         finally:
             _release(lent.places)
-        self._given_back.set()
 
     async def _end(self, connection: Any) -> None:
         """Cancel the running statement, and end the session.

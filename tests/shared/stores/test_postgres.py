@@ -234,6 +234,69 @@ async def test_a_session_that_ends_while_nobody_uses_it_is_not_handed_to_the_nex
         await pool.close()
 
 
+async def sessions(stores: Stores, *pids: int) -> set[int]:
+    """Return those of these sessions that the server still has."""
+    superuser = await asyncpg.connect(stores.postgres.dsn_of(SUPERUSER))
+    try:
+        rows = await superuser.fetch("SELECT pid FROM pg_stat_activity WHERE pid = ANY($1)", pids)
+    finally:
+        await superuser.close()
+    return {row["pid"] for row in rows}
+
+
+async def pid_of(pool: Postgres, seconds: float = 0.0) -> int:
+    async with pool.connection() as connection:
+        pid: int = await connection.fetchval("SELECT pg_backend_pid() FROM pg_sleep($1)", seconds)
+        return pid
+
+
+async def test_a_session_that_no_request_needs_ends_beside_one_that_is_used(settings: Settings, stores: Stores) -> None:
+    pool = Postgres(settings.model_copy(update={"postgres_pool_min": 0, "postgres_pool_idle": 0.2}))
+    try:
+        pids = await asyncio.gather(*(pid_of(pool, 0.2) for _ in range(3)))
+        used = set()
+        deadline = time.monotonic() + 10.0
+        while len(await sessions(stores, *pids)) > 1 and time.monotonic() < deadline:
+            used.add(await pid_of(pool))
+            await asyncio.sleep(0.05)
+
+        assert len(used) == 1
+        assert await sessions(stores, *pids) == used
+        while await sessions(stores, *used) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        assert await sessions(stores, *used) == set()
+        assert await pid_of(pool) not in pids
+    finally:
+        await pool.close()
+
+
+async def test_a_transaction_that_a_block_leaves_open_is_not_handed_to_the_next_request(settings: Settings) -> None:
+    pool = Postgres(settings.model_copy(update={"postgres_pool_max": 1, "postgres_pool_reserved": 0}))
+
+    async def leave_open() -> None:
+        async with pool.connection() as connection:
+            await connection.execute("BEGIN; SET LOCAL work_mem = '77MB'")
+            raise LookupError
+
+    try:
+        with pytest.raises(LookupError):
+            await leave_open()
+        async with pool.connection() as connection:
+            assert await connection.fetchval("SHOW work_mem") != "77MB"
+    finally:
+        await pool.close()
+
+
+async def test_a_connection_that_is_in_use_when_the_pool_closes_serves_no_other_request(settings: Settings) -> None:
+    pool = Postgres(settings.model_copy(update={"postgres_pool_max": 1, "postgres_pool_reserved": 0}))
+    try:
+        async with pool.connection():
+            await pool.close()
+        assert await pid_of(pool)
+    finally:
+        await pool.close()
+
+
 @pytest.fixture
 async def reserved(settings: Settings) -> AsyncIterator[Postgres]:
     """A pool of five: three for common work, one more for high work, and one for the highest alone."""
