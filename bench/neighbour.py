@@ -135,9 +135,9 @@ async def _load(url: str, token: str, acts: dict[str, Act]) -> dict[str, Counter
     stop = asyncio.Event()
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stop.set)
 
-    async def repeat(seen: Counter[int], act: Act, number: int) -> None:
+    async def repeat(seen: Counter[int], act: Act, number: int, begin: float) -> None:
         client = Client(url, token)
-        await asyncio.sleep(number / CLIENTS)
+        await asyncio.sleep(begin)
         # On a machine that is busy otherwise the second process may come to a first answer only when the others stop.
         while not (stop.is_set() and _are_some_done(seen)):
             try:
@@ -151,7 +151,10 @@ async def _load(url: str, token: str, acts: dict[str, Act]) -> dict[str, Counter
         client.close()
 
     # In turn: the first of one kind alone would take all places that the account has.
-    sent = (repeat(answers[name], act, number) for number in range(CLIENTS) for name, act in acts.items())
+    clients = list(itertools.product(range(CLIENTS), acts.items()))
+    sent = (
+        repeat(answers[name], act, number, place / len(clients)) for place, (number, (name, act)) in enumerate(clients)
+    )
     async with asyncio.timeout(LONGEST):
         await asyncio.gather(*sent)
     return answers

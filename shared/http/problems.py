@@ -4,6 +4,7 @@ A feature adds its own kinds by subclassing one of these classes with a `slug` a
 """
 
 import json
+import random
 import re
 from collections.abc import Iterable, Mapping
 from inspect import getdoc
@@ -19,6 +20,8 @@ MAX_ERRORS = 20
 """The largest number of errors in a 422."""
 MAX_NAME = 100
 """The largest number of characters of a client's own name that an error repeats."""
+MAX_WAIT = 7
+"""The most seconds that a client waits after 429."""
 
 _NO_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9\-._~!$&'()*+,;=:@/]")
 """Characters that the path of a URI cannot hold (RFC 3986 §3.3): servers decode the path, Azure Functions does not."""
@@ -179,8 +182,10 @@ class TooManyRequests(Problem, status=429, slug="too-many-requests", title="Too 
     Each instance of the service answers so many requests of an account at once. Urgent ones are counted apart.
     """
 
-    def __init__(self, detail: str, *, retry_after: int = 1) -> None:
-        super().__init__(detail, headers={"Retry-After": str(retry_after)})
+    def __init__(self, detail: str) -> None:
+        # What was refused together does not come back together, again and again.
+        wait = random.randint(1, MAX_WAIT)  # noqa: S311 # nosec B311  # no secret
+        super().__init__(detail, headers={"Retry-After": str(wait)})
 
 
 class InternalError(Problem, status=500, slug="internal-error", title="Internal error"):

@@ -123,7 +123,8 @@ class ApiRoute(APIRoute):
                 with context.bounds.place(kind, user):
                     second = context.second_process
                     if second is not None and (is_heavy or (may_be_large and len(await request.body()) > LARGE)):
-                        return await second.answer(scope, b"" if is_heavy else await request.body())
+                        async with context.bounds.heavy_turn(user):
+                            return await second.answer(scope, b"" if is_heavy else await request.body())
                     content = await _content(request, parameters, body, media_types)
                     async with context.bounds.turn(kind, user, room):
                         return await serve(request, content)

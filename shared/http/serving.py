@@ -1,13 +1,10 @@
 """The second process: it answers the requests that come over its connection to the first."""
 
 import asyncio
-import contextlib
 import importlib
 import logging as python_logging
-import os
 import socket
 import sys
-from collections.abc import Callable
 from contextvars import ContextVar
 from logging.handlers import QueueHandler
 from typing import override
@@ -20,8 +17,6 @@ from shared.http.unstreamed import call
 
 _BEAT = 2.0
 """Seconds between two signs of life."""
-_NICENESS = 10
-"""What waits for a verification can wait a little longer; what waits for the gate cannot."""
 
 _lines: ContextVar[list[python_logging.LogRecord] | None] = ContextVar("lines", default=None)
 
@@ -41,13 +36,12 @@ class _Lines(QueueHandler):
             python_logging.lastResort.handle(record)
 
 
-async def serve(factory: str, connection: socket.socket, when_ready: Callable[[], None] = lambda: None) -> None:
+async def serve(factory: str, connection: socket.socket) -> None:
     """Answer what comes over a connection, until its end."""
     reader, writer = await asyncio.open_connection(sock=connection)
     settings, _ = await read(reader)
     module, _, name = factory.partition(":")
     app: Application = getattr(importlib.import_module(module), name)(settings)
-    when_ready()
     try:
         # Where one fails, say since its answer cannot be sent, all end: the first process begins another.
         async with asyncio.TaskGroup() as group:
@@ -60,17 +54,6 @@ async def serve(factory: str, connection: socket.socket, when_ready: Callable[[]
     finally:
         writer.close()
         await app.close()
-
-
-def _step_aside() -> None:
-    """On one processor, run only while nothing else would: the first process leaves it turns.
-
-    A process that is niced, and no more, gets turns of a whole tick (4 ms) of a busy processor: beside one account's
-    worst the gate answered half as many requests as without it, and its p99 was three times as long.
-    """
-    if os.process_cpu_count() == 1:
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 async def _beat(writer: asyncio.StreamWriter) -> None:
@@ -94,6 +77,5 @@ async def _answer(app: Application, writer: asyncio.StreamWriter, number: int, a
 def main() -> None:
     """Serve the app that the command line names, over the connection that it names."""
     _, factory, descriptor = sys.argv
-    os.nice(_NICENESS)
     python_logging.getLogger().addHandler(_Lines())
-    asyncio.run(serve(factory, socket.socket(fileno=int(descriptor)), _step_aside))
+    asyncio.run(serve(factory, socket.socket(fileno=int(descriptor))))

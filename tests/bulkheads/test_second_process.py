@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -15,13 +16,15 @@ from typing import Any, cast
 import httpx
 import psutil
 import pytest
+from fastapi import Response
+from starlette.types import Scope
 
 from devstack.local import ROOT
 from shared.http import second_process, serving
 from shared.http.second_process import _TURN as TURN
 from shared.http.second_process import SecondProcess
 from shared.logging import Request, bind
-from tests.support.app import FRONTS, MISSING, Client, front, is_problem, make_twin, token
+from tests.support.app import ALEX, FRONTS, MISSING, Client, front, is_problem, make_twin, token
 from twins.app import create_app
 from twins.persona import service
 from twins.settings import Settings
@@ -211,6 +214,33 @@ async def test_on_one_processor_it_runs_only_while_nothing_else_would(
         assert process.nice() == 10
     finally:
         os.sched_setaffinity(0, all_)
+
+
+async def test_it_has_one_request_of_each_account_at_a_time(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"Authorization": f"Bearer {token('second-other')}"}
+    made = await client.post("/api/v1/twins", json=ALEX, headers=other)
+    path, theirs = await make_twin(client), made.headers["location"]
+    answer, under_way, most = SecondProcess.answer, Counter[str](), Counter[str]()
+
+    async def counted(self: SecondProcess, scope: Scope, body: bytes) -> Response:
+        for account in (scope["user"].owner, "all"):
+            under_way[account] += 1
+            most[account] = max(most[account], under_way[account])
+        await asyncio.sleep(0.2)
+        try:
+            return await answer(self, scope, body)
+        finally:
+            under_way.subtract([scope["user"].owner, "all"])
+
+    monkeypatch.setattr(SecondProcess, "answer", counted)
+    answers = await asyncio.gather(
+        *(client.put(f"{path}/persona", json=LARGE) for _ in range(3)),
+        client.get(f"{path}/ledger/verification"),
+        *(client.put(f"{theirs}/persona", json=LARGE, headers=other) for _ in range(3)),
+    )
+    assert [answer.status_code for answer in answers] == [200] * 7
+    assert most.pop("all") == 2
+    assert [*most.values()] == [1, 1]
 
 
 async def test_neither_process_works_while_nothing_is_asked(client: Client) -> None:
