@@ -305,7 +305,7 @@ class Watched:
         def note(query: asyncpg.connection.LoggedQuery) -> None:
             seen.append((query.query, query.args))
 
-        (holder,) = self.context.postgres._pool._holders  # type: ignore[union-attr]
+        (holder,) = self.context.postgres._pool._pool._holders  # type: ignore[union-attr]
         with holder._con.query_logger(note):
             yield seen
 
