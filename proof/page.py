@@ -46,11 +46,10 @@ CAUSES = {
         "a request that is not sampled is prepared."
     ),
     "p99 of the gate beside one account's worst / idle": (
-        "What is heavy for the interpreter has a process of its own, and an account's requests wait for each other: "
-        "the median grows by a sixth. What is left is the kernel: with ticks of 4 ms, some twenty times a "
-        "second one of the second process, the stores, both loads and the kernel's own threads keeps one of two "
-        "processors for a tick (by hand, 2026-11-30). With the second process stopped, which answers nothing then, "
-        "the ratio is 2.9 where it is 3.7 with it; one of the account's requests at once, not two, changes nothing."
+        "What is heavy for the interpreter has a process of its own, one account's heavy requests follow each other, "
+        "and its others wait for each other. What is left is what is refused, some thirty a second, and the kernel: "
+        "with ticks of 4 ms, some twenty times a second one of the second process, the stores, both loads and the "
+        "kernel's own threads keeps one of two processors for a tick (by hand, 2026-11-30)."
     ),
     "get: ours / hand-written": (
         "The two are equal within the noise of the machine: the ratios of single rounds lie on both sides of 1 "
