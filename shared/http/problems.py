@@ -20,7 +20,7 @@ MAX_ERRORS = 20
 """The largest number of errors in a 422."""
 MAX_NAME = 100
 """The largest number of characters of a client's own name that an error repeats."""
-MAX_WAIT = 7
+_MAX_WAIT = 7
 """The most seconds that a client waits after 429."""
 
 _NO_URI = re.compile(r"%(?![0-9A-Fa-f]{2})|[^%A-Za-z0-9\-._~!$&'()*+,;=:@/]")
@@ -184,7 +184,7 @@ class TooManyRequests(Problem, status=429, slug="too-many-requests", title="Too 
 
     def __init__(self, detail: str) -> None:
         # What was refused together does not come back together, again and again.
-        wait = random.randint(1, MAX_WAIT)  # noqa: S311 # nosec B311  # no secret
+        wait = random.randint(1, _MAX_WAIT)  # noqa: S311 # nosec B311  # no secret
         super().__init__(detail, headers={"Retry-After": str(wait)})
 
 

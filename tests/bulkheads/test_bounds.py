@@ -10,7 +10,7 @@ import pytest
 
 from shared.auth import CurrentUser
 from shared.http.bounds import COMMON
-from shared.http.problems import MAX_WAIT, TooManyRequests
+from shared.http.problems import TooManyRequests
 from shared.stores.postgres import Priority
 from tests.support.app import Client, is_problem, make_twin, token
 from tests.support.consent import grant, location
@@ -21,6 +21,7 @@ from twins.settings import Settings
 from twins.twin import routes
 
 REQUESTS, CONCURRENCY, DECISIONS, NOES = 3, 2, 4, 2
+WAITS = {"1", "2", "3", "4", "5", "6", "7"}
 
 type ClientFor = Callable[[str], Client]
 
@@ -65,8 +66,12 @@ async def at_once(context: Context, count: int, send: Callable[[], Awaitable[htt
     answers = await asyncio.gather(*sent)
     for answer in refused:
         assert is_problem(answer, 429, "too-many-requests")
-        assert 1 <= int(answer.headers["retry-after"]) <= MAX_WAIT
+        assert answer.headers["retry-after"] in WAITS
     return Counter(answer.status_code for answer in answers)
+
+
+def test_what_is_refused_together_does_not_come_back_together() -> None:
+    assert {TooManyRequests("Too many.").headers["Retry-After"] for _ in range(300)} == WAITS
 
 
 async def test_an_account_has_so_many_requests_at_once_and_then_429(bounded: tuple[Context, ClientFor]) -> None:
