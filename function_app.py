@@ -4,6 +4,14 @@ import gc
 
 gc.disable()  # Imports make many objects and hardly any garbage: collections are a tenth of a cold start.
 
+from pydantic import BaseModel  # noqa: E402
+
+# FastAPI's models of an OpenAPI document are built when one is asked for; at import they are a tenth of a cold start.
+BaseModel.model_config["defer_build"] = True
+import fastapi.openapi.models  # noqa: E402, F401
+
+del BaseModel.model_config["defer_build"]
+
 import azure.functions as func  # noqa: E402
 
 from shared.azure.functions import FunctionApp  # noqa: E402

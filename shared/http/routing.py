@@ -42,7 +42,7 @@ class ApiRoute(APIRoute):
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], *, response_model: Any = None, **options: Any) -> None:
-        returned = inspect.signature(endpoint, eval_str=True).return_annotation
+        returned = inspect.get_annotations(endpoint, eval_str=True).get("return")
         if not (isinstance(returned, type) and issubclass(returned, Response)):
             raise declarations.refused(
                 endpoint, "returns no Response; annotate `-> Response` and return `answer(model)`"

@@ -101,6 +101,24 @@ def test_what_is_not_configured_is_not_imported() -> None:
     assert [name for name in modules if name.startswith(unwanted)] == []
 
 
+def test_the_models_of_an_openapi_document_are_built_when_one_is_asked_for() -> None:
+    models = "function_app.fastapi.openapi.models.OpenAPI, twins.twin.models.TwinCreate"
+    is_built = f"print(*(model.__pydantic_complete__ for model in ({models})))"
+
+    before, after, document = run_python(f"""
+import json, warnings
+warnings.simplefilter("error")
+import function_app, twins.twin.models
+{is_built}
+document = function_app.api.openapi()
+{is_built}
+print(json.dumps(document))
+""").splitlines()
+
+    assert (before, after) == ("False True", "True True")
+    assert json.loads(document) == json.loads((ROOT / "docs/openapi.json").read_text())
+
+
 def test_importing_function_app_costs_at_most_two_fifths_more_than_its_five_packages() -> None:
     def seconds(code: str) -> float:
         timed = f"import time; begin = time.process_time()\n{code}\nprint(time.process_time() - begin)"
