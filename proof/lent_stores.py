@@ -9,15 +9,18 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from pymongo import MongoClient
 
 from devstack.mongod import Mongod
-from devstack.postgres import DATABASE, SUPERUSER, Postgres
+from devstack.postgres import DATABASE, OWNER, SUPERUSER, Postgres
 from tests.support import stores
 
 _LENT = os.environ.get("LENT_STORES")
+_MIGRATED = f"{DATABASE}_migrated"
 
 
 def _stores() -> stores.Stores:
@@ -48,9 +51,16 @@ def pytest_sessionstart() -> None:
 
 
 async def _empty() -> None:
-    connection = await asyncpg.connect(_stores().postgres.dsn_of(SUPERUSER, DATABASE))
-    await connection.execute("SET session_replication_role = replica")  # the ledger cannot be emptied otherwise
-    tables = "SELECT string_agg(quote_ident(tablename), ', ') FROM pg_tables WHERE schemaname = 'public'"
-    found = await connection.fetchval(f"{tables} AND tablename <> 'alembic_version'")
-    await connection.execute(f"TRUNCATE {found}")
-    await connection.close()
+    """Put what the migrations made in the place of both databases: not even a superuser may empty the ledger."""
+    lent = _stores()
+    connection = await asyncpg.connect(lent.postgres.dsn_of(SUPERUSER, "postgres"))
+    try:
+        if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", _MIGRATED):
+            await connection.execute(f"ALTER DATABASE {DATABASE} RENAME TO {_MIGRATED}")
+        await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        await connection.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {_MIGRATED} OWNER {OWNER}")
+    finally:
+        await connection.close()
+    with MongoClient[dict[str, Any]](lent.mongod.uri) as client:
+        for name in client[DATABASE].list_collection_names():
+            client[DATABASE][name].delete_many({})

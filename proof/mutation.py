@@ -44,21 +44,17 @@ PURE = (
     "shared.http.paging.x__seal*",
     "shared.http.strict_json.*",
     "shared.http.text.*",
-    "twins.consent.terms.xǁTermsǁsealed*",
-    "twins.ledger.chain.x_*",
-    "twins.ledger.chain.xǁChainǁadd*",
-    "twins.ledger.chain.xǁVerifierǁ*",
+    "twins.ledger.chain.*",
 )
 """Mutants that tests without a store have to find, by patterns of their names."""
 SERVED = (
     "shared.http.idempotency.*",
+    "twins.consent.acts.*",
     "twins.consent.models.*",
-    "twins.consent.service.x_grant*",
-    "twins.consent.service.x_withdraw_general*",
-    "twins.consent.terms.xǁTermsǁgeneral*",
-    "twins.decision.service.x_decide*",
-    "twins.ledger.chain.xǁChainǁof*",
+    "twins.consent.terms.*",
+    "twins.decision.service.*",
     "twins.ledger.models.*",
+    "twins.refusal.service.*",
 )
 
 
